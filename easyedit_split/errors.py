@@ -1,0 +1,53 @@
+"""Every error a user can cause: one base class, so that a caller can catch the package's errors alone.
+
+Each message is one sentence that names the value, the bound it broke and the remedy.
+The command line prints the sentence and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SteeringError(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class ConfigError(SteeringError):
+    """A hyper-parameter, an option or a hyper-parameter file is wrong."""
+
+
+class DataError(SteeringError):
+    """A data set, or one row of it, cannot be used."""
+
+
+class SiteError(SteeringError):
+    """A site does not exist in this model, or does not fit the form."""
+
+
+class ArtifactError(SteeringError):
+    """A file of ours (artifact, sweep, checkpoint, manifest) is broken or belongs to another model."""
+
+
+class NotMergeableError(SteeringError):
+    """A change cannot be written into the weights or exported in the way that was asked."""
+
+
+class FitError(SteeringError):
+    """A curve cannot be fitted."""
+
+
+class TrainingError(SteeringError):
+    """Training produced a number that is not finite."""
+
+
+class HostError(SteeringError):
+    """EasyEdit is missing, or is of an unknown layout."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint for a misspelt name: ``; did you mean 'x'?``, or the list of valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid names are {', '.join(names)}"
