@@ -1,0 +1,37 @@
+"""`python -m easyedit_split run SCRIPT [args]`: register, then run one of EasyEdit's scripts unchanged."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from easyedit_split.easyedit.registration import register, require_host
+from easyedit_split.errors import ConfigError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `argv[0]` as the main program, with the rest of `argv` as its arguments.
+
+    The script sees what it would see under plain Python: its own folder first on the path, its name in `sys.argv`.
+
+    Raises:
+        ConfigError: no script is named, or it does not exist.
+        HostError: EasyEdit cannot be found.
+    """
+    if not argv:
+        raise ConfigError("no script was named; give one, for example: run vectors_generate.py device=cpu.")
+    script = Path(argv[0])
+    if not script.is_file():
+        raise ConfigError(f"the script {str(script)!r} does not exist in {Path.cwd()}; give its path.")
+    saved_argv, saved_path = sys.argv, list(sys.path)
+    sys.argv = [str(script), *argv[1:]]
+    sys.path.insert(0, str(script.resolve().parent))
+    try:
+        require_host()
+        register()
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        sys.argv, sys.path[:] = saved_argv, saved_path
+    return 0

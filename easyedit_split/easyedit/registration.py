@@ -1,0 +1,115 @@
+"""Make EasyEdit know our methods, without touching it and without importing it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from easyedit_split.easyedit import repair
+from easyedit_split.easyedit.importhook import ImportHook, is_importable
+from easyedit_split.errors import HostError
+
+#: The methods this package adds: all of them have a train and an apply phase.
+METHODS = ("split", "unified_sft", "unified_reps", "unified_diffmean")
+HOME_VARIABLE = "EASYEDIT_HOME"
+
+_hook = ImportHook()
+
+
+def register() -> None:
+    """Register our methods in EasyEdit: `alg_name: split`, `unified_sft`, `unified_reps`, `unified_diffmean`.
+
+    May be called before or after `steer` is imported, and any number of times.
+    `steer` is found where Python finds it, or else in the first folder of the variable `EASYEDIT_HOME`.
+    Importing a release that cannot be imported as it is becomes possible (see `repair`).
+
+    Raises:
+        HostError: `steer` is imported already and has a layout this package does not know.
+    """
+    find_host()
+    _hook.install()
+    for name in repair.SAE_MODULES:
+        _hook.watch(name, around=repair.exec_without_sae_lens)
+    for name in repair.PACKAGES:
+        _hook.watch(name, after=_provide)
+    _hook.watch("steer.utils.alg_dict", after=_add_methods)
+    _hook.watch("steer.utils.load_hparams", after=_check_hparams)
+    _hook.watch("steer.vector_generators.vector_generators", after=_require_dataset)
+    _hook.watch("steer.models.model_wrapper", after=_teach_wrappers)
+
+
+def find_host() -> bool:
+    """Whether `steer` can be imported; looks in `EASYEDIT_HOME` as well and adds it to the path when needed."""
+    if is_importable("steer"):
+        return True
+    for entry in os.environ.get(HOME_VARIABLE, "").split(os.pathsep):
+        if entry and (Path(entry) / "steer" / "__init__.py").is_file():
+            sys.path.append(str(Path(entry).resolve()))
+            importlib.invalidate_caches()
+            return True
+    return False
+
+
+def require_host() -> None:
+    """Raise unless `steer` can be imported.
+
+    Raises:
+        HostError: naming the places looked at.
+    """
+    if not find_host():
+        raise HostError(
+            f"EasyEdit (its folder 'steer') was found neither on the Python path nor in {HOME_VARIABLE}="
+            f"{os.environ.get(HOME_VARIABLE, '')!r}; clone https://github.com/zjunlp/EasyEdit and set "
+            f"{HOME_VARIABLE} to the clone."
+        )
+
+
+def _provide(package: ModuleType) -> None:
+    repair.provide_missing_names(package)
+
+
+def _add_methods(registry: ModuleType) -> None:
+    from easyedit_split.easyedit import methods
+    from easyedit_split.easyedit.hparams import shell_classes
+
+    classes = getattr(registry, "HYPERPARAMS_CLASS_DICT", None)
+    targets = getattr(registry, "METHOD_FNS", None)
+    functions = getattr(registry, "METHODS_CLASS_DICT", None)
+    if not isinstance(classes, dict) or not (isinstance(targets, dict) or isinstance(functions, dict)):
+        raise HostError(
+            f"{registry.__file__} has neither METHOD_FNS nor a METHODS_CLASS_DICT that can be extended, so this "
+            "EasyEdit has a layout that is not known here; use one of the commits named in docs/upstreaming.md."
+        )
+    base = importlib.import_module("steer.utils.hparams").HyperParams
+    for name in METHODS:
+        classes[name] = shell_classes(base, name)
+        if isinstance(targets, dict):
+            targets[name] = {phase: f"{methods.__name__}:{phase}" for phase in ("train", "apply")}
+        elif functions is not None:
+            functions[name] = {"train": methods.train, "apply": methods.apply}
+
+
+def _check_hparams(module: ModuleType) -> None:
+    from easyedit_split.easyedit.hostconfig import watch_loaders
+
+    watch_loaders(module)
+
+
+def _require_dataset(module: ModuleType) -> None:
+    """A method missing from this list is called without its data."""
+    required = getattr(module, "REQUIRED_DATASET_METHODS", None)
+    if not isinstance(required, list):
+        raise HostError(
+            f"{module.__file__} has no list REQUIRED_DATASET_METHODS, so this EasyEdit has a layout that is not "
+            "known here; use one of the commits named in docs/upstreaming.md."
+        )
+    required.extend(name for name in METHODS if name not in required)
+
+
+def _teach_wrappers(module: ModuleType) -> None:
+    from easyedit_split.easyedit.wrappers import teach
+
+    teach(module, METHODS)
