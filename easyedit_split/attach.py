@@ -37,6 +37,11 @@ class Strength:
     def is_zero(self) -> bool:
         return isinstance(self.m1, float) and isinstance(self.m2, float) and self.m1 == 0.0 == self.m2
 
+    def repeated(self, times: int) -> Strength:
+        """Each value of a `(B,)` strength `times` times in a row."""
+        m1, m2 = (v if isinstance(v, float) else v.repeat_interleave(times) for v in (self.m1, self.m2))
+        return Strength(m1=m1, m2=m2)
+
 
 def _checked(value: Any, name: str) -> float | Tensor:
     if value is None:
@@ -97,6 +102,26 @@ class Handle:
             yield
         finally:
             self._mask, self._fixed = before
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Inside, the model is unsteered."""
+        before = self.strength, self.ablate
+        self.strength, self.ablate = Strength(0.0), False
+        try:
+            yield
+        finally:
+            self.strength, self.ablate = before
+
+    @contextmanager
+    def repeated(self, times: int) -> Iterator[None]:
+        """Inside, each value of a `(B,)` strength serves `times` neighbouring rows."""
+        before = self.strength
+        self.strength = before.repeated(times)
+        try:
+            yield
+        finally:
+            self.strength = before
 
     def remove(self) -> None:
         """Detach. Idempotent."""
