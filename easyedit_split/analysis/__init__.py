@@ -1,0 +1,58 @@
+"""Log-odds, the decay law, its fit, the strength it recommends: numpy and scipy only, loaded on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "pref_log_odds": "logodds",
+    "util_log_odds": "logodds",
+    "Curve": "logodds",
+    "curves": "logodds",
+    "fit_preference": "fit",
+    "fit_utility": "fit",
+    "FitResult": "result",
+    "recommend_strength": "recommend",
+    "Recommendation": "recommend",
+    "front": "recommend",
+    "Front": "recommend",
+    "preference_at_budget": "recommend",
+    "regions": "region",
+    "Regions": "region",
+    "transfer": "splits",
+    "Transfer": "splits",
+    "analyse": "analysis",
+    "Analysis": "analysis",
+}
+
+__all__ = [
+    "Analysis",
+    "Curve",
+    "FitResult",
+    "Front",
+    "Recommendation",
+    "Regions",
+    "Transfer",
+    "analyse",
+    "curves",
+    "fit_preference",
+    "fit_utility",
+    "front",
+    "pref_log_odds",
+    "preference_at_budget",
+    "recommend_strength",
+    "regions",
+    "transfer",
+    "util_log_odds",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

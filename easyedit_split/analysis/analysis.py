@@ -1,0 +1,158 @@
+"""From a sweep to everything this package says about it, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from easyedit_split.analysis import bootstrap, decay
+from easyedit_split.analysis.fit import fit_preference, fit_utility
+from easyedit_split.analysis.logodds import Curve, Sweep, curves
+from easyedit_split.analysis.recommend import (
+    Recommendation,
+    preference_at_budget,
+    recommend_strength,
+    recommendation_interval,
+)
+from easyedit_split.analysis.region import Regions, regions
+from easyedit_split.analysis.result import FitResult
+from easyedit_split.errors import FitError
+
+Array = NDArray[np.float64]
+
+BUDGETS = (0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one sweep says; log-odds in nats.
+
+    Attributes:
+        preference, utility: the measured curves, with the counts of undefined points.
+        preference_interval, utility_interval: (M, 2) 95% bootstrap intervals over examples.
+        preference_fit, utility_fit: the fitted laws; None where the curve could not be fitted (see
+            ``notes``).
+        regions: of the preference fit; None without one.
+        recommendation: for ``max_utility_drop``, with its bootstrap interval; None unless both fits exist.
+        budgets: utility losses in nats. front: the recommendation at each (empty without both fits).
+        measured_gain: (K,) highest measured gain in preference within each budget, no law; NaN where unknown.
+        reduction, n_examples, header: of the sweep. n_boot, seed: of the bootstrap.
+        notes: sentences the user should read: undefined points, fits that failed or are poor.
+    """
+
+    preference: Curve
+    utility: Curve
+    preference_interval: Array = field(repr=False)
+    utility_interval: Array = field(repr=False)
+    preference_fit: FitResult | None
+    utility_fit: FitResult | None
+    regions: Regions | None
+    recommendation: Recommendation | None
+    budgets: tuple[float, ...]
+    front: tuple[Recommendation, ...] = field(repr=False)
+    measured_gain: Array = field(repr=False)
+    reduction: str
+    n_examples: int
+    header: Mapping[str, Any] = field(repr=False)
+    n_boot: int
+    seed: int
+    notes: tuple[str, ...]
+
+    @property
+    def undefined(self) -> str:
+        """Undefined points in words, as ``0 of 8200`` for preference and utility."""
+        return (
+            f"preference {self.preference.n_undefined} of {self.preference.n_points}, "
+            f"utility {self.utility.n_undefined} of {self.utility.n_points}"
+        )
+
+
+def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, seed: int = 0) -> Analysis:
+    """Curves with intervals, fits, regions and the recommended strength of a sweep.
+
+    The fits are unweighted, as in App. D. A curve that cannot be fitted leaves its fit None and a note that
+    says why.
+
+    Args:
+        table: anything with the attributes of a sweep table (``logodds.Sweep``).
+        max_utility_drop: budget of the recommendation in nats, at least 0.
+        n_boot: bootstrap draws over examples. seed: of the draws.
+    Raises:
+        FitError: every loss is undefined, no utility point is defined, or the budget or n_boot cannot be
+            used.
+        DataError: losses or strengths cannot be used.
+    """
+    if not (np.isfinite(max_utility_drop) and max_utility_drop >= 0):
+        raise FitError(f"max_utility_drop is {max_utility_drop}; give a finite number of nats, at least 0.")
+    preference, utility = curves(table)
+    counts = bootstrap.draw_counts(preference.values.shape[1], n_boot, seed)
+    pref_draws, util_draws = (bootstrap.curve_draws(curve, counts) for curve in (preference, utility))
+    notes = _undefined_notes(preference, utility, table.reduction)
+    pref_fit, util_fit = _try_fit(preference, notes), _try_fit(utility, notes)
+    recommendation: Recommendation | None = None
+    steps: tuple[Recommendation, ...] = ()
+    if pref_fit is not None and util_fit is not None:
+        recommendation, *rest = (
+            recommendation_interval(
+                recommend_strength(pref_fit, util_fit, budget),
+                pref_fit, util_fit, preference, utility, pref_draws, util_draws,
+            )
+            for budget in (max_utility_drop, *BUDGETS)
+        )  # fmt: skip
+        steps = tuple(rest)
+        notes.append(recommendation.message)
+    return Analysis(
+        preference=preference,
+        utility=utility,
+        preference_interval=bootstrap.interval(pref_draws),
+        utility_interval=bootstrap.interval(util_draws),
+        preference_fit=pref_fit,
+        utility_fit=util_fit,
+        regions=None if pref_fit is None else regions(pref_fit),
+        recommendation=recommendation,
+        budgets=BUDGETS,
+        front=steps,
+        measured_gain=_measured(preference, utility, notes),
+        reduction=table.reduction,
+        n_examples=preference.values.shape[1],
+        header=dict(table.header),
+        n_boot=n_boot,
+        seed=seed,
+        notes=tuple(notes),
+    )
+
+
+def _try_fit(curve: Curve, notes: list[str]) -> FitResult | None:
+    kind: decay.Kind = "preference" if curve.kind == "preference" else "utility"
+    try:
+        fit = (fit_preference if kind == "preference" else fit_utility)(curve.m, curve.mean)
+    except FitError as error:
+        notes.append(str(error))
+        return None
+    notes.append(f"{kind.capitalize()} fit: {fit.message}")
+    return fit
+
+
+def _undefined_notes(preference: Curve, utility: Curve, reduction: str) -> list[str]:
+    notes = []
+    for curve in (preference, utility):
+        if curve.n_undefined:
+            share = curve.n_undefined / curve.n_points
+            remedy = "; reduction='sum' has none" if curve.kind == "utility" and reduction == "mean" else ""
+            notes.append(
+                f"{curve.n_undefined} of {curve.n_points} {curve.kind} points ({share:.1%}) are undefined "
+                f"and left out of the curve{remedy}."
+            )
+    return notes
+
+
+def _measured(preference: Curve, utility: Curve, notes: list[str]) -> Array:
+    try:
+        return preference_at_budget(preference.m, preference.mean, utility.mean, BUDGETS)
+    except FitError as error:
+        notes.append(str(error))
+        return np.full(len(BUDGETS), np.nan)

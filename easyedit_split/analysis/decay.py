@@ -1,0 +1,113 @@
+"""The decay law D(m) of Eq. 12 and the two curves built on it, Eqs. 15 and 17, with their derivatives.
+
+D(m) = [1 + (m - m_+)^2 / L_+]^(-p_+) for m >= 0, and the same with m_-, L_-, p_- for m < 0.
+Preference is (alpha m + beta) D(m) + b, utility is beta D(m) + b, both in nats.
+D is computed as exp(-p log1p((m - centre)^2 / L)), which neither overflows nor loses digits near the centre.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Kind = Literal["preference", "utility"]
+
+SHAPE_NAMES = ("m_plus", "L_plus", "p_plus", "m_minus", "L_minus", "p_minus")
+LINEAR_NAMES: dict[str, tuple[str, ...]] = {"preference": ("alpha", "beta", "b"), "utility": ("beta", "b")}
+
+
+def parameter_names(kind: Kind) -> tuple[str, ...]:
+    """Names of the parameters of a curve, in the order every function here takes them: 9 or 8 of them."""
+    return LINEAR_NAMES[kind] + SHAPE_NAMES
+
+
+def _by_sign(m: Array, shape: Array) -> tuple[Array, Array, Array]:
+    """Centre, L and p that apply at each m; m = 0 belongs to the positive branch."""
+    negative = m < 0
+    return (
+        np.where(negative, shape[3], shape[0]),
+        np.where(negative, shape[4], shape[1]),
+        np.where(negative, shape[5], shape[2]),
+    )
+
+
+def decay(m: ArrayLike, shape: ArrayLike) -> Array:
+    """D(m) of Eq. 12.
+
+    Args:
+        m: (M,) steering strengths.
+        shape: (6,) in the order of ``SHAPE_NAMES``; every L and p is positive.
+    Returns:
+        (M,) values in (0, 1].
+    """
+    m = np.asarray(m, dtype=float)
+    centre, scale, power = _by_sign(m, np.asarray(shape, dtype=float))
+    return np.exp(-power * np.log1p((m - centre) ** 2 / scale))
+
+
+def decay_slope(m: ArrayLike, shape: ArrayLike) -> Array:
+    """dD/dm at each m, shape (M,). At m = 0 it is the slope of the positive branch."""
+    m = np.asarray(m, dtype=float)
+    shape = np.asarray(shape, dtype=float)
+    centre, scale, power = _by_sign(m, shape)
+    offset = m - centre
+    return -2.0 * power * offset / (scale + offset**2) * decay(m, shape)
+
+
+def decay_gradient(m: ArrayLike, shape: ArrayLike) -> Array:
+    """Derivatives of D(m) in the six shape parameters, shape (M, 6). Zero in those of the other branch."""
+    m = np.asarray(m, dtype=float)
+    shape = np.asarray(shape, dtype=float)
+    centre, scale, power = _by_sign(m, shape)
+    offset = m - centre
+    value = decay(m, shape)
+    by_centre = 2.0 * power * offset / (scale + offset**2) * value
+    by_scale = power * offset**2 / (scale * (scale + offset**2)) * value
+    by_power = -np.log1p(offset**2 / scale) * value
+    branch = np.stack([by_centre, by_scale, by_power], axis=1)
+    negative = (m < 0)[:, None]
+    return np.hstack([np.where(negative, 0.0, branch), np.where(negative, branch, 0.0)])
+
+
+def continuity_gap(shape: ArrayLike) -> float:
+    """D(0+) - D(0-): zero for a decay that is continuous at m = 0, as App. D asks."""
+    shape = np.asarray(shape, dtype=float)
+    right = np.exp(-shape[2] * np.log1p(shape[0] ** 2 / shape[1]))
+    left = np.exp(-shape[5] * np.log1p(shape[3] ** 2 / shape[4]))
+    return float(right - left)
+
+
+def _split(kind: Kind, params: ArrayLike) -> tuple[float, float, float, Array]:
+    """alpha (0 for utility), beta, b and the shape."""
+    params = np.asarray(params, dtype=float)
+    if kind == "preference":
+        return float(params[0]), float(params[1]), float(params[2]), params[3:]
+    return 0.0, float(params[0]), float(params[1]), params[2:]
+
+
+def curve(kind: Kind, m: ArrayLike, params: ArrayLike) -> Array:
+    """The curve of Eq. 15 (preference) or Eq. 17 (utility) at m, in nats, shape (M,)."""
+    m = np.asarray(m, dtype=float)
+    alpha, beta, b, shape = _split(kind, params)
+    return (alpha * m + beta) * decay(m, shape) + b
+
+
+def curve_slope(kind: Kind, m: ArrayLike, params: ArrayLike) -> Array:
+    """Derivative of the curve in m, nats per unit of m, shape (M,)."""
+    m = np.asarray(m, dtype=float)
+    alpha, beta, _, shape = _split(kind, params)
+    return alpha * decay(m, shape) + (alpha * m + beta) * decay_slope(m, shape)
+
+
+def curve_gradient(kind: Kind, m: ArrayLike, params: ArrayLike) -> Array:
+    """Derivatives of the curve in its parameters, shape (M, 9) or (M, 8), in ``parameter_names`` order."""
+    m = np.asarray(m, dtype=float)
+    alpha, beta, _, shape = _split(kind, params)
+    value = decay(m, shape)
+    linear = [value, np.ones_like(m)]
+    if kind == "preference":
+        linear.insert(0, m * value)
+    return np.hstack([np.stack(linear, axis=1), (alpha * m + beta)[:, None] * decay_gradient(m, shape)])

@@ -1,0 +1,176 @@
+"""Fits of the preference and utility curves (Eqs. 15 and 17) by SLSQP under continuity at m = 0 (App. D).
+
+The fit is unweighted unless standard errors are given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from easyedit_split.analysis import decay
+from easyedit_split.analysis.result import FitResult, r_squared
+from easyedit_split.analysis.solve import Problem, Solution, solve
+from easyedit_split.analysis.uncertainty import Uncertainty, uncertainty
+from easyedit_split.errors import FitError
+
+Array = NDArray[np.float64]
+
+FLAT = 1e-9  # a curve whose range is below this share of its size (or of 1 nat) carries no shape
+BRANCH_PARAMETERS = 3
+
+
+def fit_preference(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None) -> FitResult:
+    """Fit (alpha m + beta) D(m) + b (Eq. 15, nine parameters) to a preference curve.
+
+    Args:
+        m: (M,) strengths, in any order; one may appear more than once, each is a point of its own.
+        y: (M,) preference log-odds in nats. NaN and infinite points are left out and counted.
+        stderr: (M,) standard errors of y in nats; points are weighted by 1 / stderr^2. None weighs all alike.
+    Returns:
+        FitResult. When all m >= 0 (or all m <= 0) one branch is fitted, and the result says so.
+    Raises:
+        FitError: the input cannot determine the curve (shapes, too few points, flat, bad standard errors).
+    """
+    return _fit("preference", m, y, stderr)
+
+
+def fit_utility(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None) -> FitResult:
+    """Fit beta D(m) + b (Eq. 17, eight parameters) to a utility curve; otherwise as ``fit_preference``."""
+    return _fit("utility", m, y, stderr)
+
+
+def _fit(kind: decay.Kind, m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None) -> FitResult:
+    at, value, error, n_dropped = _points(kind, m, y, stderr)
+    sides = _sides(kind, at)
+    reach, centre, spread = float(np.abs(at).max()), float(value.mean()), float(value.std())
+    problem = Problem(at / reach, (value - centre) / spread, 1.0 / error, kind == "preference", sides)
+    solution = solve(problem)
+    if solution is None:
+        raise FitError(f"No start of the {kind} fit reached a continuous curve; check the sweep for outliers.")
+    params = _natural(kind, solution, sides, reach, centre, spread)
+    return _result(kind, params, at, value, problem, solution, n_dropped)
+
+
+def _points(kind: str, m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None) -> tuple[Array, Array, Array, int]:
+    """Checked points, sorted by m, their relative errors (ones when none are given), the number left out."""
+    at, value = np.asarray(m, dtype=float), np.asarray(y, dtype=float)
+    if at.ndim != 1 or at.shape != value.shape:
+        raise FitError(f"m has shape {at.shape} and y has shape {value.shape}; give two arrays of shape (M,).")
+    if not np.isfinite(at).all():
+        raise FitError(f"m holds {at[~np.isfinite(at)][0]}; every strength must be finite.")
+    error = np.ones_like(at) if stderr is None else np.asarray(stderr, dtype=float)
+    if error.shape != at.shape:
+        raise FitError(f"stderr has shape {error.shape} for {len(at)} points; give one error a point.")
+    keep = np.isfinite(value)
+    n_dropped = int((~keep).sum())
+    if not keep.any():
+        raise FitError(f"All {len(at)} points of the {kind} curve are undefined; use reduction='sum'.")
+    at, value, error = at[keep], value[keep], error[keep]
+    if not (np.isfinite(error) & (error > 0)).all():
+        raise FitError("A standard error is zero, negative or not finite; give positive ones, or none at all.")
+    span, size = float(np.ptp(value)), max(1.0, float(np.abs(value).max()))
+    if span <= FLAT * size:
+        raise FitError(
+            f"The {kind} curve is flat (its range is {span:.3g} nats), so there is no shape to fit; "
+            "check that the change is attached, or sweep larger strengths."
+        )
+    order = np.argsort(at, kind="stable")
+    return at[order], value[order], error[order] / float(np.median(error)), n_dropped
+
+
+def _sides(kind: str, m: Array) -> tuple[str, ...]:
+    """Branches the points can determine."""
+    distinct = np.unique(m)
+    n_plus, n_minus = int((distinct > 0).sum()), int((distinct < 0).sum())
+    sides = tuple(side for side, n in (("plus", n_plus), ("minus", n_minus)) if n)
+    n_linear = len(decay.LINEAR_NAMES[kind])
+    needed = n_linear + BRANCH_PARAMETERS * len(sides) + (len(sides) == 1)
+    if len(distinct) < needed:
+        raise FitError(
+            f"The {kind} curve has {len(distinct)} distinct strengths with a defined value but the fit needs "
+            f"at least {needed}; sweep more strengths."
+        )
+    if len(sides) == 2 and min(n_plus, n_minus) < BRANCH_PARAMETERS:
+        few = "negative" if n_minus < n_plus else "positive"
+        raise FitError(
+            f"Only {min(n_plus, n_minus)} strengths are {few} but a branch needs {BRANCH_PARAMETERS}; "
+            "sweep more of them, or leave that side out to fit one branch."
+        )
+    return sides
+
+
+def _natural(
+    kind: str, solution: Solution, sides: tuple[str, ...], reach: float, centre: float, spread: float
+) -> Array:
+    """Parameters in the user's units, in the order of ``parameter_names``."""
+    linear = solution.linear * spread
+    linear[-1] += centre
+    if kind == "preference":
+        linear[0] /= reach
+    shape = np.full(6, np.nan)
+    for i, side in enumerate(sides):
+        at, log_scale, log_power = solution.shape[3 * i : 3 * i + 3]
+        first = 0 if side == "plus" else 3
+        shape[first : first + 3] = at * reach, np.exp(log_scale) * reach**2, np.exp(log_power)
+    return np.concatenate([linear, shape])
+
+
+def _result(
+    kind: decay.Kind, params: Array, m: Array, y: Array, problem: Problem, solution: Solution, n_dropped: int
+) -> FitResult:
+    names = decay.parameter_names(kind)
+    sides = "both" if len(problem.sides) == 2 else problem.sides[0]
+    on_branch = np.where(m == 0, -5e-324, m) if sides == "minus" else m
+    predicted = decay.curve(kind, on_branch, params)
+    r2 = r_squared(y, predicted)
+    spread = uncertainty(kind, on_branch, y - predicted, params, problem, solution)
+    dof = len(m) - spread.n_free
+    gap = decay.continuity_gap(params[-6:]) if sides == "both" else 0.0
+    at_bound = tuple(name for name, hit in zip(names, spread.at_bound, strict=True) if hit)
+    return FitResult(
+        kind=kind,
+        params={name: float(value) for name, value in zip(names, params, strict=True)},
+        stderr={name: float(value) for name, value in zip(names, spread.stderr, strict=True)},
+        covariance=spread.covariance,
+        condition=spread.condition,
+        r2=r2,
+        adjusted_r2=1.0 - (1.0 - r2) * (len(m) - 1) / dof if dof > 0 else float("nan"),
+        rmse=float(np.sqrt(((y - predicted) ** 2).mean())),
+        continuity_residual=gap,
+        sides=sides,
+        m=m,
+        root_weight=problem.root_weight,
+        n_dropped=n_dropped,
+        n_free=spread.n_free,
+        n_starts=solution.n_starts,
+        at_bound=at_bound,
+        success=solution.converged,
+        message=_message(solution, sides, r2, len(m), n_dropped, at_bound, spread),
+    )
+
+
+def _message(
+    solution: Solution,
+    sides: str,
+    r2: float,
+    n: int,
+    n_dropped: int,
+    at_bound: tuple[str, ...],
+    spread: Uncertainty,
+) -> str:
+    if not solution.converged:
+        return (
+            f"The search did not converge from {solution.n_starts} starts, so do not use these numbers; "
+            "add strengths to the sweep or check it for outliers."
+        )
+    parts = [f"Converged with R^2 = {r2:.4f} over {n} points"]
+    if sides != "both":
+        parts.append(f"one branch only, since every m is {'>=' if sides == 'plus' else '<='} 0")
+    if n_dropped:
+        parts.append(f"{n_dropped} undefined points left out")
+    if at_bound:
+        parts.append(f"{', '.join(at_bound)} at the bound of the search")
+    if not spread.determined:
+        parts.append("single parameters are not determined by these points although the curve is")
+    return "; ".join(parts) + "."

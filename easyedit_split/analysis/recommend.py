@@ -1,0 +1,240 @@
+"""The strength to use: the highest predicted preference at a predicted loss of utility within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from easyedit_split.analysis.bootstrap import LEVEL, fit_draws
+from easyedit_split.analysis.logodds import Curve
+from easyedit_split.analysis.result import FitResult
+from easyedit_split.errors import FitError
+
+Array = NDArray[np.float64]
+Limit = Literal["peak", "budget", "sweep", "none", "never"]
+
+GRID = 4001
+BOOT_GRID = 801
+POOR_R2 = 0.9
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A recommended strength and what the fits predict there, in nats.
+
+    Attributes:
+        m: the strength; None when no swept strength is within the budget.
+        preference, utility: predicted log-odds at m. preference_gain, utility_drop: against m = 0; the drop
+            is utility(0) - utility(m), negative where utility rises.
+        max_utility_drop: the budget.
+        limit: what stopped it: ``"peak"`` (preference is highest there), ``"budget"``, ``"sweep"`` (the end
+            of the measured strengths), ``"none"`` (no strength raises preference above m = 0), ``"never"`` (m
+            is None).
+        within_budget: ``"some"``, ``"all"`` or ``"none"`` of the swept strengths.
+        reliable: both fits converged with R^2 of at least 0.9.
+        message: one or more sentences for the user.
+        interval: 95% bootstrap interval of m; None when it was not asked for.
+    """
+
+    m: float | None
+    preference: float
+    preference_gain: float
+    utility: float
+    utility_drop: float
+    max_utility_drop: float
+    limit: Limit
+    within_budget: Literal["some", "all", "none"]
+    reliable: bool
+    message: str
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Front:
+    """Strengths that no other swept strength beats in both curves, by rising loss of utility; nats.
+
+    Attributes: m, preference_gain and utility_drop, each (K,), the last two against m = 0.
+    """
+
+    m: Array
+    preference_gain: Array
+    utility_drop: Array
+
+
+def recommend_strength(pref_fit: FitResult, util_fit: FitResult, max_utility_drop: float) -> Recommendation:
+    """The m of highest predicted preference with utility(0) - utility(m) <= max_utility_drop.
+
+    Only strengths inside the sweep of both fits are considered: the law is not used outside what was
+    measured. The search is a grid of 4,001 strengths over the sweep, plus m = 0 when it is inside.
+
+    Args:
+        pref_fit, util_fit: fits of the two curves of one sweep.
+        max_utility_drop: budget in nats of utility log-odds, at least 0.
+    Returns:
+        Recommendation, without an interval (``recommendation_interval`` gives one).
+    Raises:
+        FitError: the budget is negative or not finite, the fits are of the wrong kind or share no strength.
+    """
+    _check(pref_fit, util_fit, max_utility_drop)
+    m = _grid(pref_fit, util_fit, GRID)
+    preference, utility = pref_fit.predict(m), util_fit.predict(m)
+    base_preference, base_utility = _at_zero(pref_fit), _at_zero(util_fit)
+    allowed = base_utility - utility <= max_utility_drop
+    within: Literal["some", "all", "none"] = "all" if allowed.all() else "some" if allowed.any() else "none"
+    reliable = all(fit.success and fit.r2 >= POOR_R2 for fit in (pref_fit, util_fit))
+    nan = float("nan")
+    if within == "none":
+        message = _message("never", nan, within, max_utility_drop, pref_fit, util_fit)
+        return Recommendation(None, nan, nan, nan, nan, max_utility_drop, "never", within, reliable, message)
+    best = _best(m, preference, allowed)
+    limit = _limit(best, m, preference, allowed, base_preference)
+    if limit == "none" and m[0] <= 0 <= m[-1]:
+        best = int(np.flatnonzero(m == 0)[0])
+    return Recommendation(
+        m=float(m[best]),
+        preference=float(preference[best]),
+        preference_gain=float(preference[best] - base_preference),
+        utility=float(utility[best]),
+        utility_drop=float(base_utility - utility[best]),
+        max_utility_drop=float(max_utility_drop),
+        limit=limit,
+        within_budget=within,
+        reliable=reliable,
+        message=_message(limit, float(m[best]), within, max_utility_drop, pref_fit, util_fit),
+    )
+
+
+def recommendation_interval(
+    recommendation: Recommendation, pref_fit: FitResult, util_fit: FitResult,
+    preference: Curve, utility: Curve, pref_draws: Array, util_draws: Array,
+) -> Recommendation:  # fmt: skip
+    """The same recommendation with a 95% interval of m from drawn curves (B, M) of the same examples.
+
+    Each draw's fits are one Gauss-Newton step from the given ones (see ``bootstrap``), on a grid of 801
+    strengths. Draws in which no strength is within the budget are left out. The interval never leaves the
+    sweep.
+    """
+    if recommendation.m is None:
+        return recommendation
+    m = np.union1d(_grid(pref_fit, util_fit, BOOT_GRID), [recommendation.m])
+    drawn_preference = fit_draws(pref_fit, preference, pref_draws, m)
+    drawn_utility = fit_draws(util_fit, utility, util_draws, m)
+    base = fit_draws(util_fit, utility, util_draws, np.zeros(1))
+    allowed = base - drawn_utility <= recommendation.max_utility_drop
+    some = allowed.any(axis=1)
+    if not some.any():
+        return recommendation
+    best = m[np.where(allowed, drawn_preference, -np.inf).argmax(axis=1)[some]]
+    tail = 50.0 * (1.0 - LEVEL)
+    low, high = np.percentile(best, [tail, 100.0 - tail])
+    return replace(recommendation, interval=(float(low), float(high)))
+
+
+def front(pref_fit: FitResult, util_fit: FitResult) -> Front:
+    """The preference-utility front of the fitted curves over the sweep (401 strengths, and m = 0).
+
+    A strength is on the front when no other has at least its preference for a smaller loss of utility.
+    """
+    _check(pref_fit, util_fit, 0.0)
+    m = _grid(pref_fit, util_fit, 401)
+    gain = pref_fit.predict(m) - _at_zero(pref_fit)
+    drop = _at_zero(util_fit) - util_fit.predict(m)
+    order = np.lexsort((-gain, drop))
+    best_before = np.concatenate([[-np.inf], np.maximum.accumulate(gain[order])[:-1]])
+    kept = order[gain[order] > best_before]
+    return Front(m[kept], gain[kept], drop[kept])
+
+
+def preference_at_budget(m: ArrayLike, preference: ArrayLike, utility: ArrayLike, budgets: Sequence[float]) -> Array:
+    """Highest measured gain in preference within each budget of utility: no law, only the measured curves.
+
+    The curves are joined by straight lines between neighbouring strengths (401 points a gap are looked at),
+    so the answer does not jump from one swept strength to the next. This compares methods without trusting a
+    fit.
+
+    Args:
+        m, preference, utility: (M,) strengths and mean log-odds in nats; points with a NaN are left out.
+        budgets: (K,) largest allowed utility(0) - utility(m), nats.
+    Returns:
+        (K,) gains in nats against m = 0; NaN where nothing measured is within the budget.
+    Raises:
+        FitError: fewer than two points are defined, or the strengths do not reach m = 0.
+    """
+    at, pref, util = (np.asarray(array, dtype=float) for array in (m, preference, utility))
+    keep = np.isfinite(at) & np.isfinite(pref) & np.isfinite(util)
+    order = np.argsort(at[keep], kind="stable")
+    at, pref, util = at[keep][order], pref[keep][order], util[keep][order]
+    if len(at) < 2:
+        raise FitError(f"Only {len(at)} strengths have both curves defined; at least 2 are needed.")
+    if not at[0] <= 0 <= at[-1]:
+        raise FitError(f"The sweep runs from {at[0]:g} to {at[-1]:g}; gains and losses need m = 0 inside it.")
+    number = np.linspace(0, len(at) - 1, 400 * (len(at) - 1) + 1)
+    dense = np.union1d(np.interp(number, np.arange(len(at)), at), [0.0])
+    gain = np.interp(dense, at, pref) - np.interp(0.0, at, pref)
+    drop = np.interp(0.0, at, util) - np.interp(dense, at, util)
+    best = np.array([np.where(drop <= budget, gain, -np.inf).max() for budget in budgets])
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+def _check(pref_fit: FitResult, util_fit: FitResult, budget: float) -> None:
+    if (pref_fit.kind, util_fit.kind) != ("preference", "utility"):
+        raise FitError(f"The fits are of kind {pref_fit.kind!r} and {util_fit.kind!r}; give preference, then utility.")
+    if not (np.isfinite(budget) and budget >= 0):
+        raise FitError(f"max_utility_drop is {budget}; give a finite number of nats, at least 0.")
+
+
+def _grid(pref_fit: FitResult, util_fit: FitResult, n: int) -> Array:
+    low = max(pref_fit.m_range[0], util_fit.m_range[0])
+    high = min(pref_fit.m_range[1], util_fit.m_range[1])
+    if low >= high:
+        raise FitError("The preference and the utility fit share no range of strengths; fit both on one sweep.")
+    grid = np.linspace(low, high, n)
+    return np.union1d(grid, [0.0]) if low <= 0 <= high else grid
+
+
+def _at_zero(fit: FitResult) -> float:
+    return float(fit.predict(np.zeros(1))[0])
+
+
+def _best(m: Array, preference: Array, allowed: NDArray[np.bool_]) -> int:
+    """Index of the highest allowed preference; of equals the one nearest to 0."""
+    value = np.where(allowed, preference, -np.inf)
+    top = np.flatnonzero(value == value.max())
+    return int(top[np.argmin(np.abs(m[top]))])
+
+
+def _limit(best: int, m: Array, preference: Array, allowed: NDArray[np.bool_], base: float) -> Limit:
+    if preference[best] <= base + 1e-12 * max(1.0, abs(base)):
+        return "none"
+    neighbours = [i for i in (best - 1, best + 1) if 0 <= i < len(m)]
+    if any(not allowed[i] and preference[i] > preference[best] for i in neighbours):
+        return "budget"
+    return "sweep" if best in (0, len(m) - 1) else "peak"
+
+
+def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitResult, util_fit: FitResult) -> str:
+    low, high = pref_fit.m_range
+    swept = f"the sweep from {low:g} to {high:g}"
+    parts = [
+        {
+            "peak": f"Preference is highest at m = {m:.4g}, within the budget of {budget:g} nats.",
+            "budget": f"Past m = {m:.4g} utility falls by more than {budget:g} nats.",
+            "sweep": f"Preference still rises at the end of {swept}; sweep further for a better strength.",
+            "none": f"No strength in {swept} raises preference within the budget; use another change.",
+            "never": f"No strength in {swept} keeps within {budget:g} nats of utility; sweep nearer to 0.",
+        }[limit]
+    ]
+    if within == "all":
+        parts.append(f"All of {swept} stays within the budget.")
+    if not np.isin(0.0, util_fit.m):
+        parts.append("The sweep has no point at m = 0, so the loss is counted from the fitted value there.")
+    for fit in (pref_fit, util_fit):
+        if not fit.success:
+            parts.append(f"The {fit.kind} fit did not converge: do not rely on this strength.")
+        elif fit.r2 < POOR_R2:
+            parts.append(f"The {fit.kind} fit is poor (R^2 = {fit.r2:.3f}): generate at this strength to check it.")
+    return " ".join(parts)
