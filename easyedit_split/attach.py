@@ -54,7 +54,9 @@ def _checked(value: Any, name: str) -> float | Tensor:
     if rows.ndim == 0:
         return _checked(float(rows), name)
     if rows.ndim != 1:
-        raise ConfigError(f"strength {name} has shape {tuple(rows.shape)}: give a number, or one a row of the batch (B,)")
+        raise ConfigError(
+            f"strength {name} has shape {tuple(rows.shape)}: give a number, or one a row of the batch (B,)"
+        )
     if not bool(torch.isfinite(rows).all()):
         raise ConfigError(f"strength {name} holds values that are not finite: give finite numbers")
     return rows

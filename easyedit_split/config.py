@@ -77,7 +77,12 @@ _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
 }  # fmt: skip
 _DIRECTION_OF = {"orig_add": "add", "orig_sub": "sub"}
 _COMPONENT_OF = {"mlp_mid": "mlp.down_proj"}
-_OBJECTIVE_OF = {"split": "split", "unified_sft": "sft", "unified_reps": "reps", "unified_diffmean": "diff_mean"}
+_OBJECTIVE_OF = {
+    "split": "split",
+    "unified_sft": "sft",
+    "unified_reps": "reps",
+    "unified_diffmean": "diff_mean",
+}
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -124,10 +129,14 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         if self.alg_name not in _OBJECTIVE_OF:
-            raise ConfigError(f"{self._where()}alg_name {self.alg_name!r} is unknown{nearest(self.alg_name, _OBJECTIVE_OF)}")
+            raise ConfigError(
+                f"{self._where()}alg_name {self.alg_name!r} is unknown{nearest(self.alg_name, _OBJECTIVE_OF)}"
+            )
         for direction in self.preference_pairs:
             if direction not in _DIRECTION_OF:
-                raise ConfigError(f"{self._where()}preference_pairs holds {direction!r}{nearest(direction, _DIRECTION_OF)}")
+                raise ConfigError(
+                    f"{self._where()}preference_pairs holds {direction!r}{nearest(direction, _DIRECTION_OF)}"
+                )
         if self.reduction not in ("sum", "mean"):
             raise ConfigError(f"{self._where()}reduction = {self.reduction!r} is unknown: give 'sum' or 'mean'")
 
@@ -164,7 +173,9 @@ class Hyperparameters:
         return f"{self.source}: " if self.source else ""
 
 
-def load_hparams(path: str | Path, phase: str | None = None, overrides: Mapping[str, Any] | None = None) -> Hyperparameters:
+def load_hparams(
+    path: str | Path, phase: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Hyperparameters:
     """Read a hyper-parameter file.
 
     Args:
@@ -238,7 +249,9 @@ def _renamed(values: dict[str, Any], source: str) -> dict[str, Any]:
         warnings.warn(f"{source}: intervention_method 'weight' is read as 'local_weight'", stacklevel=4)
         values["intervention_method"] = "local_weight"
     if values.pop("lora_alpha", None) is not None:
-        warnings.warn(f"{source}: lora_alpha has no effect: dW = B A (Table 1), the strength is its scale", stacklevel=4)
+        warnings.warn(
+            f"{source}: lora_alpha has no effect: dW = B A (Table 1), the strength is its scale", stacklevel=4
+        )
     values["dtype"] = _DTYPES.get(values.get("dtype", "float32"), values.get("dtype", "float32"))
     return values
 

@@ -77,9 +77,7 @@ class LoRA(LinearDelta):
     def __init__(self, d_in: int, d_out: int, rank: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         if not 1 <= rank <= min(d_in, d_out):
-            raise ConfigError(
-                f"rank {rank} is out of range for a {d_out} x {d_in} map: choose 1 to {min(d_in, d_out)}"
-            )
+            raise ConfigError(f"rank {rank} is out of range for a {d_out} x {d_in} map: choose 1 to {min(d_in, d_out)}")
         self.d_in, self.d_out = d_in, d_out
         bound = 1 / math.sqrt(d_in)
         self.A = nn.Parameter((torch.rand(rank, d_in, generator=generator) * 2 - 1) * bound)

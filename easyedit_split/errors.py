@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class SteeringError(Exception):
@@ -39,7 +40,11 @@ class FitError(SteeringError):
 
 
 class TrainingError(SteeringError):
-    """Training produced a number that is not finite."""
+    """Training produced a number that is not finite. `artifact` is the change as it was before that step."""
+
+    def __init__(self, message: str, artifact: Any = None) -> None:
+        super().__init__(message)
+        self.artifact = artifact
 
 
 class HostError(SteeringError):

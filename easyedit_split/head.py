@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .sites import unwrap
 
@@ -19,7 +19,7 @@ _CHUNK_BYTES = 64 << 20
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: nn.Module, cap: float | None) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Any, cap: float | None) -> Tensor:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden)
         for part in _chunks(len(hidden), head):
@@ -54,11 +54,11 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _logits(hidden: Tensor, head: nn.Module, cap: float | None) -> Tensor:
+def _logits(hidden: Tensor, head: Any, cap: float | None) -> Tensor:
     logits = head(hidden).float()
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def _chunks(count: int, head: nn.Module) -> list[slice]:
+def _chunks(count: int, head: Any) -> list[slice]:
     step = max(1, _CHUNK_BYTES // (4 * head.weight.shape[0]))
     return [slice(i, i + step) for i in range(0, count, step)]

@@ -46,7 +46,7 @@ class Batch:
         return len(self.tokens) // self.n_pairs
 
     def to(self, device: torch.device) -> Batch:
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
         return Batch(**moved)
 
     def steered(self, positions: Positions) -> Tensor | None:
@@ -64,10 +64,13 @@ class Batch:
         distance = self.position_ids[:, :, None] - self.position_ids[:, None, :]
         visible = (distance >= 0) & (key != _PAD) & ((key == _PROMPT) | (key == query))
         visible |= torch.eye(self.tokens.shape[1], dtype=torch.bool, device=self.tokens.device)
-        window = getattr(config, "sliding_window", None)
+        window: Any = getattr(config, "sliding_window", None)
         full = _additive(visible, dtype)
         if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-            return {"full_attention": full, "sliding_attention": _additive(visible & (distance < window), dtype)}
+            return {
+                "full_attention": full,
+                "sliding_attention": _additive(visible & (distance < window), dtype),
+            }
         return full if window is None else _additive(visible & (distance < window), dtype)
 
 

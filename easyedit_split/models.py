@@ -35,6 +35,8 @@ def load_model(
         from .demo import model_path
 
         name = model_path()
+    if str(name).startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise ConfigError(f"model folder {str(name)!r} does not exist: check the path")
     _check_device(device)
     kind: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
     try:
@@ -42,9 +44,11 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(str(name), dtype=kind, device_map=device_map)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"model {str(name)!r} cannot be loaded ({reason}): give a model folder or a hub id") from error
+        raise ConfigError(
+            f"model {str(name)!r} cannot be loaded ({reason}): give a model folder or a hub id"
+        ) from error
     if device_map is None and device is not None:
-        model.to(device)
+        model = model.to(device)  # type: ignore[arg-type]
     return model.eval(), tokenizer
 
 

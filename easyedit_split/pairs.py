@@ -7,6 +7,7 @@ CSV, Parquet, in EasyEdit's column names or those of the three data sets of the 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -99,6 +100,14 @@ def flat_pairs(
     if concept_id not in pairs:
         raise DataError(f"concept_id {concept_id} is not in the data: it holds {_ids(pairs)}")
     return pairs[concept_id]
+
+
+def pairs_hash(pairs: Iterable[PreferencePair]) -> str:
+    """SHA-256 of the pairs' text, in their order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(json.dumps([pair.question, pair.matching, pair.not_matching]).encode())
+    return digest.hexdigest()
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

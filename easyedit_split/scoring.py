@@ -31,6 +31,14 @@ class PairLosses:
     matching_tokens: Tensor
     not_matching_tokens: Tensor
 
+    def __getitem__(self, rows: Tensor) -> PairLosses:
+        return PairLosses(*(values[rows.to(values.device)] for values in vars(self).values()))
+
+
+def joined(parts: Sequence[PairLosses]) -> PairLosses:
+    """Batches of losses, one after the other."""
+    return PairLosses(*(torch.cat(columns) for columns in zip(*(vars(p).values() for p in parts), strict=True)))
+
 
 class PairScorer:
     """Scores pairs, again and again.
@@ -43,7 +51,12 @@ class PairScorer:
     """
 
     def __init__(
-        self, model: Any, pairs: Sequence[EncodedPair], *, layer: int | None = None, packed: bool | None = None
+        self,
+        model: Any,
+        pairs: Sequence[EncodedPair],
+        *,
+        layer: int | None = None,
+        packed: bool | None = None,
     ) -> None:
         self.model, self.pairs = model, list(pairs)
         self.packed = takes_prepared_masks(model) if packed is None else packed

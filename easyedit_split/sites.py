@@ -184,7 +184,9 @@ def _fused_rows(path: str, part: int, d_out: int, config: Any) -> Tensor:
     if path == "attention.query_key_value":  # GPT-NeoX: (heads, [q, k, v], head width)
         return everything.view(heads, 3, -1)[:, part].flatten()
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return everything.split([heads * width, config.num_key_value_heads * width, config.num_key_value_heads * width])[part]
+    return everything.split([heads * width, config.num_key_value_heads * width, config.num_key_value_heads * width])[
+        part
+    ]
 
 
 def _residual_linear(block: nn.Module) -> nn.Module | None:

@@ -70,10 +70,14 @@ class Encoder:
             DataError: an answer has no tokens, or both have the same.
         """
         encoded = EncodedPair(
-            tuple(self.prompt(pair.question)), tuple(self.answer(pair.matching)), tuple(self.answer(pair.not_matching))
+            tuple(self.prompt(pair.question)),
+            tuple(self.answer(pair.matching)),
+            tuple(self.answer(pair.not_matching)),
         )
         if encoded.matching == encoded.not_matching:
-            raise DataError(f"both answers have the same tokens ({pair.matching[:60]!r}): a pair needs two different answers")
+            raise DataError(
+                f"both answers have the same tokens ({pair.matching[:60]!r}): a pair needs two different answers"
+            )
         return encoded
 
     def pairs(self, pairs: Iterable[PreferencePair], context: int | None = None) -> list[EncodedPair]:

@@ -1,0 +1,3 @@
+from easyedit_split.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,194 @@
+"""What training returns and what is kept: a change, where it goes, and where it came from.
+
+On disk: `layer_<l>.safetensors`, the parameters and a JSON header. The vector form also writes EasyEdit's
+`layer_<l>.pt`, a plain tensor, where adding at its site equals adding at the block's output. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .deltas import LinearDelta, from_tensors
+from .errors import ArtifactError, ConfigError, SteeringError
+from .files import read_tensors, write_atomically, write_tensors
+from .positions import Positions
+from .sites import ResolvedSite, Site, decoder_layers, has_norm_after_mlp, hidden_size, resolve_site, unwrap
+
+if TYPE_CHECKING:
+    from .attach import Handle
+    from .merge import Merge
+
+FORMAT_VERSION = 1
+_STRUCTURE = (
+    "model_type", "hidden_size", "n_embd", "intermediate_size", "num_hidden_layers", "n_layer",
+    "num_attention_heads", "n_head", "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SteeringArtifact:
+    """A trained change: `delta` at `site`, steering the token `positions` it was trained on.
+
+    `model` describes the base model (`describe_model`), `origin` how the change was made (objective, settings,
+    concept, versions). Both are stored and neither is needed to use the change.
+    """
+
+    delta: LinearDelta
+    site: Site
+    positions: Positions = Positions()
+    model: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def form(self) -> str:
+        return self.delta.form
+
+    def attach(self, model: Any, m: Any = None, *, m1: Any = None, m2: Any = None) -> Handle:
+        """Steer `model` with strength `m` until the returned handle is removed (it is a context manager).
+
+        Raises:
+            ArtifactError: the model's architecture, depth or width is another.
+            ConfigError: a strength that is not finite, or not a number or `(B,)`.
+        """
+        from .attach import attach
+
+        return attach(model, self.delta, self.resolve(model), m, m1=m1, m2=m2, positions=self.positions)
+
+    def merge(self, model: Any, m: float | None = None, *, m1: float | None = None, m2: float | None = None) -> Merge:
+        """Write the change into `model`'s weights; `.undo()` of the result restores them bit for bit.
+
+        Raises:
+            NotMergeableError: the change cannot be written into the weights; the message says what to do instead.
+        """
+        from .merge import merge
+
+        return merge(model, self, m, m1=m1, m2=m2)
+
+    def resolve(self, model: Any) -> ResolvedSite:
+        """The site in `model`, after checking that the change was made for such a model."""
+        from .attach import check_fit
+
+        here = describe_model(model)
+        for key in ("architecture", "layers", "width"):
+            if key in self.model and self.model[key] != here[key]:
+                raise ArtifactError(
+                    f"the change was made for {_named(self.model)} but the model is {_named(here)}: "
+                    "use it with the model it was made for"
+                )
+        resolved = resolve_site(model, self.site)
+        check_fit(self.delta, resolved)
+        return resolved
+
+    def save(self, folder: str | Path) -> Path:
+        """Write into `folder`, atomically; returns the path of the safetensors file."""
+        from dataclasses import asdict
+
+        folder = Path(folder)
+        path = folder / f"layer_{self.site.layer}.safetensors"
+        header = {
+            "format_version": FORMAT_VERSION, "form": self.form, "site": asdict(self.site),
+            "positions": asdict(self.positions), "model": self.model, "origin": self.origin,
+        }  # fmt: skip
+        if self.acts_at_block_output:
+            import torch
+
+            vector = self.delta.tensors()["db"].cpu().clone()
+            write_atomically(path.with_suffix(".pt"), lambda temporary: torch.save(vector, temporary))
+        return write_tensors(path, self.delta.tensors(), header)
+
+    @property
+    def acts_at_block_output(self) -> bool:
+        """Whether this is a vector that may as well be added to the block's output (EasyEdit's convention)."""
+        plain_mlp = self.site.component == "mlp.down_proj" and self.model.get("norm_after_mlp") is False
+        return self.form == "vector" and (self.site.component == "residual" or plain_mlp)
+
+    @classmethod
+    def load(cls, path: str | Path, layer: int | None = None) -> SteeringArtifact:
+        """Read an artifact from its folder or file.
+
+        Args:
+            layer: which one, where the folder holds several.
+
+        Raises:
+            ArtifactError: no artifact there, several and none chosen, or a broken file.
+        """
+        file = _artifact_file(Path(path), layer)
+        tensors, header = read_tensors(file)
+        if header.get("format_version") != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{file} has format version {header.get('format_version')!r}, this package reads {FORMAT_VERSION}: "
+                "install the version that wrote it, or train again"
+            )
+        try:
+            delta = from_tensors(header["form"], tensors)
+            site, positions = Site(**header["site"]), Positions(**header["positions"])
+            if not isinstance(site.layer, int) or not isinstance(site.component, str):
+                raise ConfigError(f"its site is {header['site']!r}")
+            if not isinstance(positions.prefix, int):
+                raise ConfigError(f"its positions are {header['positions']!r}")
+            model, origin = dict(header["model"]), dict(header["origin"])
+        except (KeyError, TypeError, ValueError, SteeringError) as error:
+            raise ArtifactError(f"{file} is broken ({error}): write it again") from None
+        return cls(delta.requires_grad_(False), site, positions, model, origin)
+
+    def to_peft(self, folder: str | Path, m: float = 1.0, **options: Any) -> Path:
+        """Write a PEFT LoRA adapter of strength `m`; see `peft_io.to_peft`."""
+        from .peft_io import to_peft
+
+        return to_peft(self, folder, m, **options)
+
+    @classmethod
+    def from_peft(cls, folder: str | Path) -> SteeringArtifact | list[SteeringArtifact]:
+        """Read a PEFT LoRA adapter; see `peft_io.from_peft`."""
+        from .peft_io import from_peft
+
+        return from_peft(folder)
+
+
+def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
+    """What an artifact remembers of its base model: name, architecture, depth, width, fingerprint of its structure."""
+    inner = unwrap(model)
+    config = inner.config
+    structure = {key: getattr(config, key, None) for key in _STRUCTURE}
+    blocks = decoder_layers(model)
+    return {
+        "name": name or getattr(config, "_name_or_path", "") or type(inner).__name__,
+        "architecture": config.model_type,
+        "layers": len(blocks),
+        "width": hidden_size(model),
+        "norm_after_mlp": has_norm_after_mlp(blocks[0]),
+        "fingerprint": hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()[:16],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what its numbers depend on."""
+    from . import __version__
+
+    return {
+        "easyedit_split": __version__,
+        **{name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+    }
+
+
+def _artifact_file(path: Path, layer: int | None) -> Path:
+    if path.is_file():
+        return path
+    files = sorted(path.glob("layer_*.safetensors")) if path.is_dir() else []
+    if layer is not None:
+        files = [f for f in files if f.stem == f"layer_{layer}"]
+    if not files:
+        what = "an artifact" if layer is None else f"layer_{layer}.safetensors"
+        raise ArtifactError(f"{path} does not hold {what}: give the folder that train wrote")
+    if len(files) > 1:
+        raise ArtifactError(f"{path} holds {', '.join(f.name for f in files)}: choose one with layer=")
+    return files[0]
+
+
+def _named(model: dict[str, Any]) -> str:
+    return f"{model['name']} ({model['architecture']}, {model['layers']} layers of width {model['width']})"

@@ -1,0 +1,79 @@
+"""`easyedit-split COMMAND …`: one module of `commands/` a command, loaded when it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+
+from . import __version__
+from .errors import SteeringError
+
+COMMANDS = {
+    "demo": "train the three forms on the shipped model, sweep, fit and generate: see SPLIT work in two minutes",
+    "train": "train a change from a file of pairs",
+    "generate": "generate text, steered or not",
+    "sweep": "score pairs over a grid of strengths",
+    "fit": "fit the decay law to sweeps and recommend a strength",
+    "report": "write the report of a run again",
+    "evaluate": "score generations: accuracy, judge, utility without a judge",
+    "reproduce": "run the paper's comparison over models, data sets, objectives and forms",
+    "layers": "find the layer to steer",
+    "export": "carry a change elsewhere: Hugging Face checkpoint, PEFT, EasyEdit, GGUF",
+    "doctor": "say what is installed, what is missing and how to get it",
+}
+_RUN = "run a script of EasyEdit with this package's methods registered"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit status: 2, with one sentence on standard error, for a user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["run"]:
+        from .easyedit.launcher import main as launch
+
+        return _guarded(lambda: launch(arguments[1:]), debug=False)
+    parser = _parser(arguments[0] if arguments and arguments[0] in COMMANDS else None)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 2
+    return _guarded(lambda: options.run(options), options.debug)
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("easyedit-split", description="Steering as a dial on a trained change.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == chosen:
+            module = importlib.import_module(f".commands.{name}", __package__)
+            module.options(command)
+            command.set_defaults(run=module.run)
+    commands.add_parser("run", help=_RUN)
+    return parser
+
+
+def _guarded(action: object, debug: bool) -> int:
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            return int(action() or 0)  # type: ignore[operator]
+    except SteeringError as error:
+        if debug:
+            raise
+        print(f"easyedit-split: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("easyedit-split: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+
+
+def _show_warning(message: object, category: type, *place: object, **more: object) -> None:
+    if issubclass(category, UserWarning):
+        print(f"easyedit-split: note: {message}", file=sys.stderr)

@@ -1,0 +1,117 @@
+"""What the commands share: an hparams file with `key=value` overrides, loading what it names, printing tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import Hyperparameters, flatten_sections, hyperparameters, read_yaml
+from ..errors import ConfigError
+from ..pairs import PreferencePair, flat_pairs, load_pairs
+
+
+def hparams_options(parser: argparse.ArgumentParser) -> None:
+    """`[HPARAMS.yaml] [key=value …]`."""
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="HPARAMS.yaml|key=value",
+        help="a hyper-parameter file, and keys that win over it (layers=3 lr=0.02 train_data=pairs.csv)",
+    )
+
+
+def settings(arguments: argparse.Namespace) -> Hyperparameters:
+    """The file's keys (of a shipped name such as `demo/reviews/split_vector` too), then the overrides.
+
+    Raises:
+        ConfigError: more than one file, not YAML, an unknown key, or a value of the wrong kind.
+    """
+    files = [a for a in arguments.settings if "=" not in a]
+    if len(files) > 1:
+        raise ConfigError(f"{len(files)} hyper-parameter files given ({', '.join(files)}): give one")
+    values: dict[str, Any] = flatten_sections(read_yaml(_hparams_file(files[0])), None) if files else {}
+    values.update(overrides([a for a in arguments.settings if "=" in a]))
+    return hyperparameters(values, files[0] if files else "command line")
+
+
+def overrides(items: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping; values are read as YAML."""
+    import yaml
+
+    found = {}
+    for item in items:
+        key, _, text = item.partition("=")
+        try:
+            found[key] = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            raise ConfigError(f"the value of {key} ({text!r}) is not YAML: quote it") from None
+    return found
+
+
+def _hparams_file(name: str) -> Path:
+    path = Path(name)
+    if path.exists():
+        return path
+    from ..easyedit.shipped import hparams_path
+
+    return Path(hparams_path(name.removeprefix("hparams/")))
+
+
+def load(hp: Hyperparameters) -> tuple[Any, Any]:
+    """The model and tokenizer a file names.
+
+    Raises:
+        ConfigError: none named, or it cannot be loaded.
+    """
+    from ..models import load_model
+
+    if not hp.model_name_or_path:
+        raise ConfigError("no model named: set model_name_or_path=FOLDER (or model_name_or_path=demo)")
+    return load_model(hp.model_name_or_path, dtype=hp.dtype, device=hp.device, device_map=hp.device_map)
+
+
+def data(hp: Hyperparameters, key: str) -> list[PreferencePair]:
+    """The pairs of `train_data` or `test_data`: a file, or `demo:<set>` for the micro-world's.
+
+    Raises:
+        ConfigError: none named. DataError: see `load_pairs`.
+    """
+    name = getattr(hp, key)
+    if not name:
+        raise ConfigError(f"no pairs named: set {key}=FILE (.jsonl, .json, .csv or .parquet)")
+    if name.startswith("demo:"):
+        from ..demo import data_path
+
+        name = data_path(name.removeprefix("demo:"), key.removesuffix("_data"))
+    pairs = flat_pairs(load_pairs(name), hp.concept_id)
+    return pairs[: hp.max_num_of_examples] if hp.max_num_of_examples else pairs
+
+
+def output_dir(hp: Hyperparameters) -> Path:
+    """The folder a command writes to.
+
+    Raises:
+        ConfigError: none named.
+    """
+    if not hp.output_dir:
+        raise ConfigError("no folder to write to: set output_dir=FOLDER")
+    return Path(hp.output_dir)
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns aligned for a terminal; numbers to the right."""
+    cells = [list(heads), *[[_cell(v) for v in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+    for k, row in enumerate(cells):
+        numeric = [k > 0 and isinstance(rows[k - 1][i], (int, float)) for i in range(len(row))]
+        print(
+            "  ".join(c.rjust(w) if n or k == 0 and i else c.ljust(w) for i, (c, w, n) in enumerate(zip(row, widths, numeric, strict=True))).rstrip()
+        )  # fmt: skip
+        if k == 0:
+            print("  ".join("-" * w for w in widths))
+
+
+def _cell(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,63 @@
+"""`easyedit-split generate`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from .common import hparams_options, load, settings
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--artifact", metavar="DIR", help="steer with the change in this folder")
+    parser.add_argument("-m", type=float, action="append", metavar="M", help="strength; several are shown in turn")
+    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a question; may be repeated")
+    parser.add_argument("--prompts", metavar="FILE", help="a text file, one question a line")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
+    hparams_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from transformers import TextStreamer
+
+    from ..artifact import SteeringArtifact
+    from ..generation import generate
+
+    hp = settings(arguments)
+    prompts = _prompts(arguments)
+    artifact = SteeringArtifact.load(arguments.artifact) if arguments.artifact else None
+    model, tokenizer = load(hp)
+    strengths = arguments.m or list(hp.multipliers) if artifact else [0.0]
+    for m in strengths:
+        attached = artifact.attach(model, m) if artifact else contextlib.nullcontext()
+        shared = {
+            "max_new_tokens": hp.max_new_tokens, "temperature": arguments.temperature, "seed": hp.seed,
+            "chat": hp.use_chat_template, "system_prompt": hp.system_prompt,
+        }  # fmt: skip
+        print(f"# m = {m:g}" if artifact else "# unsteered")
+        with attached:
+            if len(prompts) == 1:
+                streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+                generate(model, tokenizer, prompts, streamer=streamer, **shared)
+                continue
+            for prompt, answer in zip(
+                prompts, generate(model, tokenizer, prompts, progress=True, **shared), strict=True
+            ):
+                print(f"> {prompt}\n{answer}\n")
+    return 0
+
+
+def _prompts(arguments: argparse.Namespace) -> list[str]:
+    from ..errors import ConfigError
+
+    prompts = list(arguments.prompt)
+    if arguments.prompts:
+        try:
+            text = Path(arguments.prompts).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{arguments.prompts} cannot be read ({error}): check the path") from None
+        prompts += [line for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise ConfigError("no question given: use --prompt TEXT or --prompts FILE")
+    return prompts

@@ -1,0 +1,82 @@
+"""Training-free estimates of a steering vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .artifact import SteeringArtifact, describe_model, versions
+from .deltas import Vector
+from .layout import lay_out
+from .models import context_length, held_still
+from .pairs import PreferencePair, pairs_hash
+from .scoring import embedding_device
+from .sites import Site, resolve_site
+from .tokens import EncodedPair, Encoder
+
+
+def diff_mean(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[PreferencePair],
+    *,
+    layer: int,
+    batch_size: int = 16,
+    chat: bool = True,
+    system_prompt: str = "",
+    progress: bool = False,
+) -> SteeringArtifact:
+    """Mean hidden state over matching answers' tokens minus that over not-matching answers' tokens.
+
+    The states are those at the output of block `layer`. Each answer counts once: the mean over its tokens (end token
+    included), then the mean over pairs.
+
+    Raises:
+        SiteError, DataError: see `resolve_site`, `Encoder.pairs`.
+    """
+    site = Site(layer, "residual")
+    resolve_site(model, site)
+    encoded = Encoder(tokenizer, chat, system_prompt).pairs(pairs, context_length(model))
+    means = answer_means(model, encoded, layer, batch_size, progress)
+    vector = Vector(means.shape[-1], means.shape[-1])
+    with torch.no_grad():
+        vector.db.copy_((means[:, 0] - means[:, 1]).mean(dim=0))
+    concepts = sorted({p.concept for p in pairs if p.concept})
+    origin = {
+        "objective": {"name": "diff_mean"}, "pairs": len(pairs), "pairs_sha256": pairs_hash(pairs),
+        "concept": concepts[0] if len(concepts) == 1 else None, "concept_id": pairs[0].concept_id,
+        "chat": chat, "system_prompt": system_prompt, "versions": versions(),
+    }  # fmt: skip
+    return SteeringArtifact(vector.requires_grad_(False), site, model=describe_model(model), origin=origin)
+
+
+def answer_means(
+    model: Any, encoded: Sequence[EncodedPair], layer: int, batch_size: int, progress: bool = False
+) -> Tensor:
+    """Mean output of block `layer` over each answer's tokens, `(N, 2, d)` float32 on the CPU."""
+    block = resolve_site(model, Site(layer, "residual")).module
+    # one more token behind each answer, so that its own last token is an input
+    longer = [EncodedPair(e.prompt, (*e.matching, 0), (*e.not_matching, 0)) for e in encoded]
+    found: list[Tensor] = []
+    states: list[Tensor] = []
+    hook = block.register_forward_hook(lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out))
+    starts: Any = range(0, len(longer), batch_size)
+    if progress:
+        from tqdm import tqdm
+
+        starts = tqdm(starts, "diff_mean", unit="batch")
+    try:
+        with held_still(model), torch.no_grad():
+            for start in starts:
+                batch = lay_out(longer[start : start + batch_size], packed=False).to(embedding_device(model))
+                states.clear()
+                model(input_ids=batch.tokens, position_ids=batch.position_ids, use_cache=False, logits_to_keep=1)
+                weight = (batch.segments > 0).to(states[0].device, torch.float32)
+                total = torch.einsum("rt,rtd->rd", weight, states[0].float()) / weight.sum(1, keepdim=True)
+                found.append(total.view(-1, 2, total.shape[-1]).cpu())
+    finally:
+        hook.remove()
+    return torch.cat(found)

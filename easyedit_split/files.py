@@ -1,0 +1,100 @@
+"""Writing files whole or not at all, and reading safetensors files without trusting them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import ArtifactError
+
+_HEADER_KEY = "easyedit_split"
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """`write(temporary)` creates the content beside `path`; it then replaces `path` in one step, synced to disk.
+
+    Raises:
+        ArtifactError: no space, no permission, or a folder in the way; what was there before is kept.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ArtifactError(f"{path} could not be written ({reason}): free space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text atomically."""
+    return write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Any], header: dict[str, Any]) -> Path:
+    """Write tensors and a JSON header as a safetensors file, atomically."""
+    from safetensors.torch import save
+
+    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {_HEADER_KEY: text})
+    return write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and header of a file written by `write_tensors`.
+
+    Raises:
+        ArtifactError: missing, truncated, not a safetensors file, without our header, or holding numbers that are not
+            finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist: check the path")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata[_HEADER_KEY])
+    except KeyError:
+        raise ArtifactError(f"{path} has no header of this package: it was not written by it") from None
+    except (SafetensorError, OSError, ValueError, RecursionError, OverflowError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise ArtifactError(f"{path} is broken ({reason}): write it again") from None
+    if not isinstance(header, dict):
+        raise ArtifactError(f"{path} has a header that is no object: write it again")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ArtifactError(f"{path}: tensor {name!r} holds numbers that are not finite: train it again")
+    return tensors, header
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""Text from a model, steered or not: batched, left-padded, stopped at the end of the turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import ConfigError
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[str],
+    *,
+    max_new_tokens: int = 64,
+    batch_size: int = 16,
+    temperature: float = 0.0,
+    seed: int = 0,
+    chat: bool = True,
+    system_prompt: str = "",
+    streamer: Any = None,
+    progress: bool = False,
+) -> list[str]:
+    """Answers to `questions`; attach an artifact around the call to steer them.
+
+    Args:
+        temperature: 0 for greedy decoding.
+        streamer: a transformers streamer; only with one question.
+
+    Raises:
+        ConfigError: a number out of range.
+        DataError: an empty prompt.
+    """
+    import torch
+
+    from .models import held_still
+    from .scoring import embedding_device
+    from .tokens import Encoder
+
+    if max_new_tokens < 1 or batch_size < 1 or temperature < 0:
+        raise ConfigError(
+            f"max_new_tokens = {max_new_tokens}, batch_size = {batch_size}, temperature = {temperature}: "
+            "give 1 or more, 1 or more, 0 or more"
+        )
+    encoder = Encoder(tokenizer, chat, system_prompt)
+    prompts = [encoder.prompt(q) for q in questions]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (encoder.stop_ids() or [0])[0]
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "pad_token_id": pad,
+        "eos_token_id": encoder.stop_ids() or None,
+    }
+    options.update({"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False})
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers = [""] * len(prompts)
+    device = embedding_device(model)
+    starts = range(0, len(order), batch_size)
+    if progress:
+        from tqdm import tqdm
+
+        starts = tqdm(starts, "generate", unit="batch")
+    with held_still(model), torch.no_grad(), torch.random.fork_rng(_cuda_devices()):
+        torch.manual_seed(seed)
+        for start in starts:
+            chosen = order[start : start + batch_size]
+            ids, mask = _left_padded([prompts[i] for i in chosen], pad)
+            out = model.generate(ids.to(device), attention_mask=mask.to(device), streamer=streamer, **options)
+            for i, row in zip(chosen, out[:, ids.shape[1] :].tolist(), strict=True):
+                answers[i] = tokenizer.decode(row, skip_special_tokens=True)
+    return answers
+
+
+def _left_padded(rows: list[list[int]], pad: int) -> Any:
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(r)) + r for r in rows])
+    mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])
+    return ids, mask
+
+
+def _cuda_devices() -> list[int]:
+    import torch
+
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

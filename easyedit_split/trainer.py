@@ -1,0 +1,250 @@
+"""One training loop for every form and objective.
+
+The order of pairs, the strengths and the dropout of step s depend on the seed and on s alone, so that a run resumed
+from a checkpoint is the run that was not interrupted, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .artifact import SteeringArtifact, describe_model, versions
+from .attach import Handle, attach, check_fit
+from .checkpoint import Checkpoint
+from .config import TrainConfig
+from .deltas import LinearDelta, make_delta
+from .errors import TrainingError
+from .models import context_length, held_still
+from .objectives import AnswerLosses, Objective, SplitObjective
+from .pairs import PreferencePair, pairs_hash
+from .positions import Positions
+from .scoring import PairLosses, PairScorer, joined
+from .sites import Site, resolve_site
+from .tokens import Encoder
+
+MAX_GRADIENT_NORM = 1.0
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[PreferencePair],
+    *,
+    site: Site,
+    form: str,
+    objective: Objective | None = None,
+    config: TrainConfig | None = None,
+    chat: bool = True,
+    system_prompt: str = "",
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> SteeringArtifact:
+    """Train a change of `form` at `site` (Eqs. 18 to 20 with `SplitObjective`, the default).
+
+    AdamW, linear schedule to zero, gradient clipping at 1. The model stays in its dtype and is left as it was found.
+
+    Args:
+        checkpoint: a file: progress is written there now and then, and taken up from there.
+        progress: show a progress bar.
+
+    Raises:
+        SiteError, ConfigError, DataError: see `resolve_site`, `TrainConfig`, `Encoder.pairs`.
+        TrainingError: a loss or gradient that is not finite; its `artifact` is the change before that step.
+    """
+    objective, config = objective or SplitObjective(), config or TrainConfig()
+    encoder = Encoder(tokenizer, chat, system_prompt)
+    resolved = resolve_site(model, site)
+    generator = torch.Generator().manual_seed(config.seed)
+    delta = make_delta(form, resolved.d_in, resolved.d_out, config.rank, generator)
+    check_fit(delta, resolved)
+    delta.to(next(resolved.module.parameters()).device)
+    positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
+    artifact = SteeringArtifact(
+        delta, site, positions, describe_model(model), _origin(pairs, objective, config, chat, system_prompt)
+    )
+    encoded = encoder.pairs(pairs, context_length(model))
+    scorer = PairScorer(model, encoded, layer=site.layer)
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with (
+        held_still(model),
+        torch.random.fork_rng(devices),
+        attach(model, delta, resolved, 0.0, positions=positions) as handle,
+    ):
+        _Loop(scorer, handle, delta, objective, config).run(checkpoint, artifact, progress)
+    delta.requires_grad_(False)
+    return artifact
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One micro-batch: pairs, signs (+1 as given, -1 mirrored) and strengths, each `(B,)`."""
+
+    pairs: Tensor
+    signs: Tensor
+    strengths: Tensor
+
+
+class Plan:
+    """Which pairs meet which strengths at which step: a function of the seed."""
+
+    def __init__(self, n_pairs: int, config: TrainConfig) -> None:
+        self.n_pairs, self.config = n_pairs, config
+        self.micro_batches = math.ceil(n_pairs / config.batch_size)
+        self.steps_per_epoch = math.ceil(self.micro_batches / config.gradient_accumulation_steps)
+        self.steps = config.n_epochs * self.steps_per_epoch
+
+    def draws(self, step: int) -> list[Draw]:
+        """The micro-batches of one optimiser step."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.n_pairs, generator=generator)
+        signs = torch.tensor([1.0 if d == "add" else -1.0 for d in self.config.directions])
+        factors = torch.tensor(self.config.steering_factors)
+        choice = torch.randint(len(factors), (self.n_pairs, len(signs)), generator=generator)
+        size, take = self.config.batch_size, self.config.gradient_accumulation_steps
+        chunks = range(self.micro_batches)[within * take : (within + 1) * take]
+        return [
+            Draw(
+                order[c * size : (c + 1) * size].repeat_interleave(len(signs)),
+                signs.repeat(len(order[c * size : (c + 1) * size])),
+                factors[choice[order[c * size : (c + 1) * size]]].flatten(),
+            )
+            for c in chunks
+        ]
+
+
+class _Loop:
+    def __init__(
+        self,
+        scorer: PairScorer,
+        handle: Handle,
+        delta: LinearDelta,
+        objective: Objective,
+        config: TrainConfig,
+    ) -> None:
+        self.scorer, self.handle, self.delta = scorer, handle, delta
+        self.objective, self.config = objective, config
+        self.plan = Plan(len(scorer.pairs), config)
+        self.optimizer = torch.optim.AdamW(delta.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.reference: PairLosses | None = None
+        self.ablates = objective.ablates_negative_vectors and delta.form == "vector"
+
+    def run(self, checkpoint: str | Path | None, artifact: SteeringArtifact, progress: bool) -> None:
+        run = {
+            "form": artifact.form,
+            "site": str(artifact.site),
+            "model": artifact.model,
+            "origin": artifact.origin,
+        }
+        saved = Checkpoint(checkpoint, self.delta, self.optimizer, run) if checkpoint else None
+        start = saved.restore() if saved else 0
+        if self.objective.needs_reference:
+            self.reference = self._unsteered()
+        self.handle.dropout = self.config.dropout
+        for step in self._steps(start, progress):
+            torch.manual_seed(self.config.seed * 1_000_003 + step)
+            self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 - step / self.plan.steps)
+            self._step(step, artifact)
+            if saved:
+                saved.step_done(step + 1, last=step + 1 == self.plan.steps)
+
+    def _steps(self, start: int, progress: bool) -> Iterator[int]:
+        if not progress:
+            yield from range(start, self.plan.steps)
+            return
+        from tqdm import tqdm
+
+        yield from tqdm(range(start, self.plan.steps), "train", initial=start, total=self.plan.steps, unit="step")
+
+    def _step(self, step: int, artifact: SteeringArtifact) -> None:
+        self.optimizer.zero_grad()
+        draws = self.plan.draws(step)
+        total = sum(len(d.pairs) for d in draws)
+        for draw in draws:
+            losses = self.objective(self._losses(draw))
+            if not bool(torch.isfinite(losses).all()):
+                bad = int((~torch.isfinite(losses)).nonzero()[0])
+                raise TrainingError(
+                    f"step {step}: the loss of pair {int(draw.pairs[bad])} at m = {float(draw.strengths[bad]):g} "
+                    "is not finite: lower lr or steering_factors, or load the model in float32 or bfloat16",
+                    artifact,
+                )
+            (losses.sum() / total).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.delta.parameters(), MAX_GRADIENT_NORM)
+        if not bool(torch.isfinite(norm)):
+            raise TrainingError(
+                f"step {step}: the gradient is not finite: lower lr or steering_factors, "
+                "or load the model in float32 or bfloat16",
+                artifact,
+            )
+        self.optimizer.step()
+
+    def _losses(self, draw: Draw) -> AnswerLosses:
+        if not self.ablates or bool((draw.signs > 0).all()):
+            self.handle.set_strength(draw.signs * draw.strengths)
+            losses = self.scorer.losses(draw.pairs, self.handle)
+        else:
+            losses = self._losses_with_ablation(draw)
+        if self.reference is None:
+            return in_roles(losses, draw.signs)
+        return in_roles(losses, draw.signs, self.reference[draw.pairs])
+
+    def _losses_with_ablation(self, draw: Draw) -> PairLosses:
+        """Mirrored pairs of the vector form: the direction is ablated instead of scaled (Wu et al., 2025)."""
+        plus, minus = draw.signs > 0, draw.signs < 0
+        parts = []
+        for rows, ablate in ((plus, False), (minus, True)):
+            if bool(rows.any()):
+                self.handle.set_strength(draw.strengths[rows])
+                self.handle.ablate = ablate
+                parts.append(self.scorer.losses(draw.pairs[rows], self.handle))
+        self.handle.ablate = False
+        order = torch.cat([plus.nonzero(), minus.nonzero()]).squeeze(1).argsort()
+        return joined(parts)[order]
+
+    def _unsteered(self) -> PairLosses:
+        """Losses of every pair without steering: constant, so computed once."""
+        with torch.no_grad(), self.handle.silenced():
+            batches = torch.arange(len(self.scorer.pairs)).split(self.config.batch_size)
+            return joined([self.scorer.losses(batch, self.handle) for batch in batches])
+
+
+def in_roles(losses: PairLosses, signs: Tensor, reference: PairLosses | None = None) -> AnswerLosses:
+    """Losses by role: under a negative sign the two answers exchange theirs."""
+
+    def pick(first: Tensor, second: Tensor) -> Tensor:
+        return torch.where(signs.to(first.device) > 0, first, second)
+
+    return AnswerLosses(
+        pick(losses.matching, losses.not_matching),
+        pick(losses.not_matching, losses.matching),
+        pick(losses.matching_tokens, losses.not_matching_tokens),
+        pick(losses.not_matching_tokens, losses.matching_tokens),
+        None if reference is None else pick(reference.matching, reference.not_matching),
+        None if reference is None else pick(reference.not_matching, reference.matching),
+    )
+
+
+def _origin(
+    pairs: Sequence[PreferencePair], objective: Objective, config: TrainConfig, chat: bool, system_prompt: str
+) -> dict[str, Any]:
+    concepts = sorted({p.concept for p in pairs if p.concept})
+    parameters = asdict(objective) if hasattr(objective, "__dataclass_fields__") else {}  # type: ignore[call-overload]
+    return {
+        "objective": {"name": objective.name, **parameters},
+        "config": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()},
+        "pairs": len(pairs),
+        "pairs_sha256": pairs_hash(pairs),
+        "concept": concepts[0] if len(concepts) == 1 else None,
+        "concept_id": pairs[0].concept_id if pairs else None,
+        "chat": chat,
+        "system_prompt": system_prompt,
+        "versions": versions(),
+    }

@@ -1,0 +1,63 @@
+"""Training as a hyper-parameter file says it: the bridge from `Hyperparameters` to `train` and `diff_mean`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .artifact import SteeringArtifact
+from .config import Hyperparameters
+from .errors import ConfigError, TrainingError
+from .estimators import diff_mean
+from .objectives import make_objective
+from .pairs import PreferencePair
+from .sites import Site
+from .trainer import train
+
+
+def train_from(
+    hp: Hyperparameters,
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[PreferencePair],
+    folder: Path | None = None,
+    progress: bool = False,
+) -> Iterator[tuple[int, SteeringArtifact]]:
+    """One artifact for each of `hp.layers`, each trained alone.
+
+    Args:
+        folder: where checkpoints lie while training runs; None: no checkpoints.
+
+    Raises:
+        ConfigError: no layers named.
+        TrainingError: numbers that are not finite; the last good change is then in `folder`/last_good.
+    """
+    if not hp.layers:
+        raise ConfigError("no layer named: set layers=[N]")
+    for layer in hp.layers:
+        shared = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt, "progress": progress}
+        if hp.objective_name == "diff_mean":
+            yield layer, diff_mean(model, tokenizer, pairs, layer=layer, **shared)
+            continue
+        checkpoint = folder / f".layer_{layer}.checkpoint" if folder else None
+        try:
+            artifact = train(
+                model,
+                tokenizer,
+                pairs,
+                site=Site(layer, hp.component),
+                form=hp.intervention_method,
+                objective=make_objective(hp.objective_name, **hp.objective_parameters()),
+                config=hp.train_config(),
+                checkpoint=checkpoint,
+                **shared,
+            )
+        except TrainingError as error:
+            if folder is None or error.artifact is None:
+                raise
+            kept = error.artifact.save(folder / "last_good")
+            raise TrainingError(f"{error}; the change before that step is in {kept}", error.artifact) from None
+        yield layer, artifact
+        if checkpoint:
+            checkpoint.unlink(missing_ok=True)

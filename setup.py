@@ -1,0 +1,77 @@
+"""The package: what it needs, what it installs. Settings of the tools are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (ROOT / "easyedit_split" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+# what EasyEdit2's folder `steer` imports; EasyEdit itself cannot be installed by pip
+EASYEDIT = [
+    "hydra-core>=1.3", "omegaconf", "einops", "scikit-learn", "pandas", "tqdm", "sentencepiece", "accelerate",
+    "nltk", "openai", "python-dotenv",
+]  # fmt: skip
+JUDGE = ["openai>=1.40"]
+RAY = ["ray>=2.30"]
+GGUF = ["gguf>=0.10"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist",
+    "hypothesis",
+    "mpmath",
+    "hydra-core>=1.3",
+    "omegaconf",
+    "openai>=1.40",
+    "gguf>=0.10",
+]
+
+setup(
+    name="easyedit-split",
+    version=VERSION,
+    description="SPLIT steering and the unified view of weight, LoRA and vector interventions, for EasyEdit and alone",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=["easyedit_split", "easyedit_split.*"]),
+        "easyedit_split.hparams",
+        *find_namespace_packages(include=["hydra_plugins", "hydra_plugins.*"]),
+    ],
+    package_dir={"easyedit_split.hparams": "hparams"},
+    package_data={
+        "easyedit_split": ["py.typed"],
+        "easyedit_split.demo": ["data/*/*", "qwen2-micro/*", "README.md"],
+        "easyedit_split.hparams": ["*/*/*.yaml", "*/*.yaml"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5.0",
+        "peft>=0.15",
+        "accelerate",
+        "datasets>=3",
+        "pyarrow",
+        "numpy",
+        "pyyaml",
+        "scipy>=1.11",
+        "safetensors>=0.4",
+        "matplotlib>=3.7",
+        "tqdm",
+    ],  # fmt: skip
+    extras_require={
+        "easyedit": EASYEDIT,
+        "judge": JUDGE,
+        "ray": RAY,
+        "gguf": GGUF,
+        "test": TEST,
+        "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    },  # fmt: skip
+    entry_points={
+        "console_scripts": ["easyedit-split = easyedit_split.cli:main"],
+        "hydra.plugins": ["easyedit_split = hydra_plugins.easyedit_split_plugin"],
+    },
+)
