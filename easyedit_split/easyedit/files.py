@@ -27,9 +27,7 @@ def read_method_file(path: str | Path, phase: str, methods: Sequence[str]) -> di
         return None
     for section in _SECTIONS.values():
         if not isinstance(content.get(section) or {}, dict):
-            raise ConfigError(
-                f"{path}: the section {section!r} is {content[section]!r}; give it 'key: value' lines."
-            )
+            raise ConfigError(f"{path}: the section {section!r} is {content[section]!r}; give it 'key: value' lines.")
     given = flatten_sections(content, _SECTIONS[phase])
     checked = hyperparameters(given, str(path))
     values: dict[str, Any] = {}

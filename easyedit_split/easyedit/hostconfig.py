@@ -37,18 +37,14 @@ def watch_loaders(module: ModuleType) -> None:
             setattr(package, name, wrapped)
 
 
-def _strict(
-    original: Callable[[Any], dict[str, Any]], phase: str, module: ModuleType
-) -> Callable[[Any], Any]:
+def _strict(original: Callable[[Any], dict[str, Any]], phase: str, module: ModuleType) -> Callable[[Any], Any]:
     @functools.wraps(original)
     def load(top_cfg: Any) -> dict[str, Any]:
         own = _own_files(top_cfg, phase)
         shells = original(top_cfg)
         top = _plain(top_cfg)
         for name, (path, values) in own.items():
-            shells[name] = _rebuild(
-                module.HYPERPARAMS_CLASS_DICT[name][phase], shells[name], {**values, **top}, path
-            )
+            shells[name] = _rebuild(module.HYPERPARAMS_CLASS_DICT[name][phase], shells[name], {**values, **top}, path)
         return shells
 
     setattr(load, _MARK, True)

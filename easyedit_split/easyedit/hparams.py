@@ -113,9 +113,7 @@ def frozen(shell: Any) -> Hyperparameters:
     names = [f.name for f in fields(own) if f.name not in _HOST_ONLY]
     names += [name for name in _GENERAL if hasattr(shell, name)]
     values = {name: getattr(shell, name) for name in names if getattr(shell, name) is not None}
-    return hyperparameters(
-        values, getattr(shell, "hparams_file", None) or f"the {shell.alg_name} hyper-parameters"
-    )
+    return hyperparameters(values, getattr(shell, "hparams_file", None) or f"the {shell.alg_name} hyper-parameters")
 
 
 def shell_classes(base: type, name: str) -> dict[str, type]:

@@ -12,9 +12,7 @@ def train(hparams: Any, dataset: Any, dataset_name: str | None = None, model: An
     return generate_vectors(hparams, dataset, dataset_name=dataset_name, model=model)
 
 
-def apply(
-    hparams: Any, model: Any = None, vector: Any = None, *, pipline: Any = None, pipeline: Any = None
-) -> Any:
+def apply(hparams: Any, model: Any = None, vector: Any = None, *, pipline: Any = None, pipeline: Any = None) -> Any:
     """Apply what was trained; returns EasyEdit's wrapper.
 
     EasyEdit's callers pass the wrapper by position, as `pipline` or as `pipeline`.

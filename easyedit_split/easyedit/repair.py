@@ -92,9 +92,7 @@ def _lazy_function(module_name: str, name: str) -> Callable[..., Any]:
 def _folder(package: ModuleType) -> Path:
     paths = list(getattr(package, "__path__", ()))
     if not paths:
-        raise HostError(
-            f"{package.__name__} is not a folder, which no known EasyEdit is; check EASYEDIT_HOME."
-        )
+        raise HostError(f"{package.__name__} is not a folder, which no known EasyEdit is; check EASYEDIT_HOME.")
     return Path(paths[0])
 
 
@@ -109,9 +107,7 @@ class _Missing(ModuleType):
 
 def _placeholder(name: str) -> type:
     def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
-        raise HostError(
-            f"EasyEdit's own method needs {name} of sae_lens; install it with 'pip install sae_lens'."
-        )
+        raise HostError(f"EasyEdit's own method needs {name} of sae_lens; install it with 'pip install sae_lens'.")
 
     return type(name, (), {"__init__": refuse})
 

@@ -54,9 +54,7 @@ class SteeringToken:
 
 def block_tokens(block: Any) -> dict[str, SteeringToken]:
     """Our tokens in one wrapped block, by method name."""
-    return {
-        name: value for name, value in block.intervention_dict.items() if isinstance(value, SteeringToken)
-    }
+    return {name: value for name, value in block.intervention_dict.items() if isinstance(value, SteeringToken)}
 
 
 @contextmanager

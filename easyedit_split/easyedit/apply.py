@@ -1,0 +1,116 @@
+"""Steering inside EasyEdit's model wrapper, for its `BaseVectorApplier`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from easyedit_split.artifact import SteeringArtifact
+from easyedit_split.attach import Handle, Strength
+from easyedit_split.easyedit.artifacts import from_state, read_folder
+from easyedit_split.easyedit.host import load_wrapper, plain_model, wrapped_blocks
+from easyedit_split.easyedit.hparams import frozen
+from easyedit_split.easyedit.token import SteeringToken, block_tokens
+from easyedit_split.errors import ConfigError, HostError
+from easyedit_split.sites import ResolvedSite, has_norm_after_mlp
+
+log = logging.getLogger(__name__)
+
+
+class GatedHandle(Handle):
+    """A handle that steers only while `is_on()`."""
+
+    def __init__(
+        self, model: Any, artifact: SteeringArtifact, site: ResolvedSite, m: float, is_on: Callable[[], bool]
+    ) -> None:
+        super().__init__(model, artifact.delta, site, Strength(m), artifact.positions)
+        self._is_on = is_on
+
+    def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return super()._after_module(module, args, output) if self._is_on() else None
+
+
+def apply_vectors(hparams: Any, wrapper: Any = None, vectors: Any = None) -> Any:
+    """Steer EasyEdit's `wrapper` at `hparams.layers` with one multiplier each; returns the wrapper.
+
+    What this method had attached at those layers before is replaced. Everything is read and checked first, so that
+    an error leaves the wrapper as it was.
+
+    Args:
+        hparams: an apply shell; the form comes from what was trained.
+        wrapper: EasyEdit's; None: EasyEdit loads the model that `hparams` names.
+        vectors: what training returned; None: read `hparams.steer_vector_load_dir`.
+
+    Raises:
+        ConfigError: layers and multipliers differ in number, or the form is not the one that was trained.
+        ArtifactError: nothing to apply there, or it was made for another model.
+        HostError: the wrapper is not steered by this package (vLLM).
+    """
+    plan = _plan(hparams, vectors)
+    wrapper = load_wrapper(hparams) if wrapper is None else wrapper
+    if getattr(wrapper, "VLLM_model", None) is not None:
+        raise HostError(f"{hparams.alg_name} does not steer models under vLLM; set vllm_enable: false")
+    blocks: list[Any] = list(wrapped_blocks(wrapper))
+    with plain_model(wrapper) as model:
+        resolved = [artifact.resolve(model) for _, artifact in plan]
+        for (multiplier, artifact), site in zip(plan, resolved, strict=True):
+            block = blocks[artifact.site.layer]
+            _warn_of_norm(artifact, block.block)
+            _put(hparams.alg_name, block, model, artifact, site, multiplier)
+    return wrapper
+
+
+def _plan(hparams: Any, vectors: Any) -> list[tuple[float, SteeringArtifact]]:
+    """Multiplier and artifact of each layer, all read before anything is attached."""
+    settings = frozen(hparams)
+    layers, multipliers = settings.layers, settings.multipliers
+    if len(layers) != len(multipliers) or not layers:
+        raise ConfigError(
+            f"{settings.source}: {len(layers)} layers but {len(multipliers)} multipliers; give one a layer"
+        )
+    if len(set(layers)) < len(layers):
+        raise ConfigError(f"{settings.source}: layers {list(layers)} names a layer twice; name each once")
+    plan = [
+        (m, _artifact(hparams, vectors, layer, settings.concept_id or 0))
+        for layer, m in zip(layers, multipliers, strict=True)
+    ]
+    for _, artifact in plan:
+        if hparams.intervention_method not in (None, artifact.form):
+            raise ConfigError(
+                f"{settings.source}: intervention_method is {hparams.intervention_method!r} but layer "
+                f"{artifact.site.layer} was trained as {artifact.form!r}; name that one, or leave the key out"
+            )
+    return plan
+
+
+def _artifact(hparams: Any, vectors: Any, layer: int, concept_id: int) -> SteeringArtifact:
+    if vectors is not None:
+        if f"layer_{layer}" not in vectors:
+            held = ", ".join(map(str, vectors)) or "nothing"
+            raise ConfigError(f"the vectors given have no 'layer_{layer}', they hold {held}; set layers to those")
+        return from_state(vectors[f"layer_{layer}"], layer, concept_id)
+    if not hparams.steer_vector_load_dir:
+        raise ConfigError(f"{hparams.alg_name} has nothing to apply; set steer_vector_load_dir or pass the vectors")
+    return read_folder(hparams.steer_vector_load_dir, layer, concept_id)
+
+
+def _put(name: str, block: Any, model: Any, artifact: SteeringArtifact, site: ResolvedSite, multiplier: float) -> None:
+    before = block_tokens(block).get(name)
+    if before is not None:
+        before.detach()
+    token = SteeringToken(name, block)
+    handle = GatedHandle(model, artifact, site, multiplier, token.is_active)
+    token.on_detach(handle.remove)
+    block.set_intervention(token, name)
+
+
+def _warn_of_norm(artifact: SteeringArtifact, block: nn.Module) -> None:
+    if "easyedit" in artifact.origin and artifact.form != "vector" and has_norm_after_mlp(block):
+        log.warning(
+            "%s: EasyEdit trained this change at the block's output, behind the norm that follows the feed-forward "
+            "in this model; here it is added at the linear layer (Eq. 4), which is not the same",
+            artifact.origin["easyedit"],
+        )

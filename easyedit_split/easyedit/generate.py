@@ -1,0 +1,100 @@
+"""Training for EasyEdit's `BaseVectorGenerator`: its data and settings in, artifacts out and on disk."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from easyedit_split.artifact import SteeringArtifact
+from easyedit_split.config import Hyperparameters
+from easyedit_split.easyedit.artifacts import why_no_plain_vector
+from easyedit_split.easyedit.data import concept_pairs
+from easyedit_split.easyedit.host import load_wrapper, plain_model
+from easyedit_split.easyedit.hparams import frozen
+from easyedit_split.errors import ConfigError
+from easyedit_split.objectives import make_objective
+from easyedit_split.pairs import PreferencePair
+from easyedit_split.sites import Site
+from easyedit_split.trainer import train
+
+log = logging.getLogger(__name__)
+
+
+def generate_vectors(hparams: Any, dataset: Any, dataset_name: str | None = None, model: Any = None) -> dict[str, Any]:
+    """Train one change for each layer and concept of EasyEdit's `dataset`.
+
+    Writes `<steer_vector_output_dir>/<alg_name>_<form>/layer_<l>.safetensors` when `save_vectors` is true, with
+    `concept_<id>/` between for data of several concepts, each file whole and right after its training.
+    `model` is EasyEdit's wrapper; without one, EasyEdit loads it. It is left as it was found.
+
+    Returns:
+        `{"layer_<l>": artifact}`, or `{"layer_<l>": {concept_id: artifact}}` for several concepts.
+
+    Raises:
+        ConfigError, DataError, SiteError, TrainingError: one sentence with the value and the remedy.
+        HostError: `model` is no wrapper of EasyEdit.
+    """
+    settings = _settings(hparams)
+    concepts, several = concept_pairs(
+        dataset, dataset_name, getattr(hparams, "max_concepts", None), settings.max_num_of_examples
+    )
+    folder = Path(hparams.steer_vector_output_dir) / f"{settings.alg_name}_{settings.intervention_method}"
+    wrapper = load_wrapper(hparams) if model is None else model
+    results: dict[str, Any] = {}
+    with plain_model(wrapper) as plain:
+        for layer in settings.layers:
+            trained: dict[int, SteeringArtifact] = {}
+            for concept in concepts:
+                artifact = _train(plain, wrapper.tokenizer, concept.pairs, layer, settings)
+                trained[concept.concept_id] = artifact
+                if getattr(hparams, "save_vectors", True):
+                    _save(artifact, folder / f"concept_{concept.concept_id}" if several else folder)
+            results[f"layer_{layer}"] = trained if several else trained[concepts[0].concept_id]
+    return results
+
+
+def _settings(hparams: Any) -> Hyperparameters:
+    settings = frozen(hparams)
+    if not settings.layers:
+        raise ConfigError(f"{settings.source}: layers is empty; give the layers to train, for example layers: [14]")
+    if settings.alg_name == "unified_sft":
+        for name, neutral in (("pos_loss_weight", 1.0), ("neg_loss_weight", 0.0), ("margin_penalty_weight", 0.0)):
+            if getattr(hparams, name, neutral) != neutral:
+                raise ConfigError(
+                    f"{settings.source}: {name} = {getattr(hparams, name)} has no meaning for unified_sft; "
+                    "use alg_name: split"
+                )
+    if settings.alg_name == "unified_diffmean" and settings.intervention_method != "vector":
+        raise ConfigError(
+            f"{settings.source}: unified_diffmean has no form {settings.intervention_method!r}; "
+            "set intervention_method: vector"
+        )
+    return settings
+
+
+def _train(
+    model: Any, tokenizer: Any, pairs: list[PreferencePair], layer: int, settings: Hyperparameters
+) -> SteeringArtifact:
+    if settings.alg_name == "unified_diffmean":
+        from easyedit_split.estimators import diff_mean
+
+        return diff_mean(model, tokenizer, pairs, layer=layer)
+    return train(
+        model,
+        tokenizer,
+        pairs,
+        site=Site(layer, settings.component),
+        form=settings.intervention_method,
+        objective=make_objective(settings.objective_name, **settings.objective_parameters()),
+        config=settings.train_config(),
+        chat=settings.use_chat_template,
+        system_prompt=settings.system_prompt,
+    )
+
+
+def _save(artifact: SteeringArtifact, folder: Path) -> None:
+    if artifact.form == "vector" and not artifact.acts_at_block_output:
+        (folder / f"layer_{artifact.site.layer}.pt").unlink(missing_ok=True)
+        log.warning("EasyEdit's layer_%s.pt is not written: %s", artifact.site.layer, why_no_plain_vector(artifact))
+    log.info("wrote %s", artifact.save(folder))
