@@ -115,7 +115,7 @@ class PrefixStore:
             elif needed <= HOST_BYTES:
                 self._states = torch.empty(shape, dtype=like.dtype)
             else:
-                self._file = tempfile.NamedTemporaryFile(prefix="easyedit_split_")
+                self._file = tempfile.NamedTemporaryFile(prefix="easyedit_split_")  # noqa: SIM115
                 flat = torch.from_file(self._file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype)
                 self._states = flat.view(shape)
         return self._states

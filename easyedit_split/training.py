@@ -36,7 +36,7 @@ def train_from(
     if not hp.layers:
         raise ConfigError("no layer named: set layers=[N]")
     for layer in hp.layers:
-        shared = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt, "progress": progress}
+        shared: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt, "progress": progress}
         if hp.objective_name == "diff_mean":
             yield layer, diff_mean(model, tokenizer, pairs, layer=layer, **shared)
             continue

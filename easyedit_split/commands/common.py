@@ -101,16 +101,13 @@ def output_dir(hp: Hyperparameters) -> Path:
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns aligned for a terminal; numbers to the right."""
+    """Columns aligned for a terminal; numbers, and their heads, to the right."""
     cells = [list(heads), *[[_cell(v) for v in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
-    for k, row in enumerate(cells):
-        numeric = [k > 0 and isinstance(rows[k - 1][i], (int, float)) for i in range(len(row))]
-        print(
-            "  ".join(c.rjust(w) if n or k == 0 and i else c.ljust(w) for i, (c, w, n) in enumerate(zip(row, widths, numeric, strict=True))).rstrip()
-        )  # fmt: skip
-        if k == 0:
-            print("  ".join("-" * w for w in widths))
+    right = [any(isinstance(row[i], (int, float)) for row in rows) for i in range(len(heads))]
+    for row in [cells[0], ["-" * w for w in widths], *cells[1:]]:
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        print("  ".join(padded).rstrip())
 
 
 def _cell(value: object) -> str:
