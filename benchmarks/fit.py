@@ -18,7 +18,12 @@ from scipy.optimize import minimize
 
 from easyedit_split.analysis import decay
 from easyedit_split.analysis.fit import fit_preference, fit_utility
-from easyedit_split.analysis.solve import LOG_POWER_BOUNDS, LOG_SCALE_BOUNDS
+from easyedit_split.analysis.solve import (
+    LOG_POWER_BOUNDS,
+    LOG_SCALE_BOUNDS,
+    continuity,
+    continuity_gradient,
+)
 
 FITS = {"preference": fit_preference, "utility": fit_utility}
 
@@ -55,13 +60,16 @@ def plain_r2(kind: str, m: np.ndarray, y: np.ndarray, n_starts: int, rng: np.ran
 
     def objective(v):
         w = natural(v)
-        residual = z - decay.curve(kind, x, w)
         gradient = decay.curve_gradient(kind, x, w)
+        residual = z - gradient[:, :n_linear] @ w[:n_linear]  # the curve is linear in these
         gradient[:, logs] *= w[logs]
         return residual @ residual / len(z), -2.0 * residual @ gradient / len(z)
 
     def gap(v):
-        return decay.continuity_gap(natural(v)[n_linear:])
+        return continuity(v[n_linear:])
+
+    def gap_gradient(v):
+        return np.concatenate([np.zeros(n_linear), continuity_gradient(v[n_linear:])])
 
     bounds = [(None, None)] * n_linear
     for centre in ((0.0, 1.0), (-1.0, 0.0)):
@@ -71,7 +79,7 @@ def plain_r2(kind: str, m: np.ndarray, y: np.ndarray, n_starts: int, rng: np.ran
         start = [rng.uniform(*b) if b[0] is not None else 2.0 * rng.normal() for b in bounds]
         end = minimize(
             objective, start, jac=True, method="SLSQP", bounds=bounds,
-            constraints=[{"type": "eq", "fun": gap}], options={"maxiter": 500, "ftol": 1e-10},
+            constraints=[{"type": "eq", "fun": gap, "jac": gap_gradient}], options={"maxiter": 500, "ftol": 1e-10},
         )  # fmt: skip
         if np.isfinite(end.fun) and abs(gap(end.x)) < 1e-6:
             best = max(best, 1.0 - end.fun)
