@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import platform
 
 from .common import print_table
@@ -57,6 +56,6 @@ def _device() -> str:
 
 
 def _host() -> str:
-    from ..easyedit.host import describe_host
+    from ..easyedit.checkup import describe_host
 
-    return f"EasyEdit: {describe_host(os.environ)}"
+    return f"EasyEdit: {describe_host()}"
