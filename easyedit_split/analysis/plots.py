@@ -1,0 +1,241 @@
+"""Figures: the curves in the manner of the paper's Figure 2, the preference-utility front, the measured
+manifold.
+
+Preference is solid and utility dashed, as in the paper, but in two panels over one axis of m: with sums over
+tokens the two differ in size so much that one of them would be a flat line. Colours are those of Okabe and
+Ito, which remain apart for colour-blind readers; methods also differ in their markers.
+matplotlib is loaded on first use, and without pyplot, so no window, no global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from easyedit_split.analysis.analysis import Analysis
+from easyedit_split.analysis.logodds import Curve
+from easyedit_split.analysis.manifold import MeasuredDecay
+from easyedit_split.analysis.recommend import front
+from easyedit_split.analysis.result import FitResult
+from easyedit_split.errors import FitError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+REGION_SHADES = {"linear": "#e3ecf3", "transitional": "#f4f4f4", "convergence": "#dcdcdc"}
+WIDTH, DPI = 7.4, 160
+
+
+def plot_curves(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
+    """Preference (solid) above utility (dashed) over m, for one or several methods.
+
+    Points are means over examples with 95% bootstrap intervals, lines the fitted law, a star the recommended
+    m, a band its interval. With one method the regions of its preference curve are shaded.
+
+    Args:
+        analyses: label of a method -> its analysis.
+    Raises:
+        FitError: there is nothing to plot.
+    """
+    _need(analyses)
+    figure = _figure(6.0)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    single = len(analyses) == 1
+    for number, (label, found) in enumerate(analyses.items()):
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        if single:
+            _shade(upper, lower, found)
+        _draw(upper, found.preference, found.preference_interval, found.preference_fit, "-", style, label)
+        _draw(lower, found.utility, found.utility_interval, found.utility_fit, "--", style, label)
+        _mark(upper, lower, found, style["color"])
+    for axes, name in ((upper, "Preference"), (lower, "Utility")):
+        axes.set_ylabel(f"{name} log-odds (nats)")
+        axes.axvline(0.0, color="#888888", linewidth=0.6, zorder=0.5)
+        _tidy(axes)
+    lower.set_xlabel("\n".join(["Steering strength m", *_undefined(analyses)]))
+    _legend(figure, analyses, single, title)
+    return figure
+
+
+def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
+    """Gain in preference against loss of utility, both from m = 0, along the front of each method.
+
+    Lines are from the fits, points the measured curves; up and to the left is better. Only strengths on the
+    side of m where preference rises are drawn.
+
+    Raises:
+        FitError: no method has both fits.
+    """
+    _need(analyses)
+    figure = _figure(4.4)
+    axes = figure.subplots()
+    drawn = 0
+    for number, (label, found) in enumerate(analyses.items()):
+        if found.preference_fit is None or found.utility_fit is None:
+            continue
+        drawn += 1
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        edge = front(found.preference_fit, found.utility_fit)
+        gains = edge.preference_gain >= 0
+        axes.plot(edge.utility_drop[gains], edge.preference_gain[gains], color=colour, linewidth=1.6, label=label)
+        pref, util = found.preference.mean, found.utility.mean
+        base = np.interp(0.0, found.preference.m, pref), np.interp(0.0, found.preference.m, util)
+        gain, drop = pref - base[0], base[1] - util
+        shown = (gain >= 0) & (drop <= edge.utility_drop[-1] * 1.02 + 1e-9)
+        axes.plot(drop[shown], gain[shown], marker, color=colour, markersize=4, alpha=0.7)
+        best = found.recommendation
+        if best is not None and best.m is not None:
+            axes.plot(best.utility_drop, best.preference_gain, "*", color=colour, markersize=13, zorder=4)
+            axes.annotate(
+                f"m = {best.m:.3g}", (best.utility_drop, best.preference_gain), xytext=(7, -11),
+                textcoords="offset points", color=colour, fontsize=9,
+            )  # fmt: skip
+    if not drawn:
+        raise FitError("No method has both curves fitted, so there is no front to plot; see the notes of the analyses.")
+    axes.set_xlabel("Loss of utility from m = 0 (nats)")
+    axes.set_ylabel("Gain in preference from m = 0 (nats)")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    if title:
+        axes.set_title(title, loc="left", fontsize=11)
+    _tidy(axes)
+    return figure
+
+
+def plot_manifold(measured: MeasuredDecay, title: str = "") -> Figure:
+    """Measured D(m) (points) beside the fitted D(m) (line), and the distance off the manifold below."""
+    figure = _figure(5.4)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    upper.plot(measured.m, measured.decay, "o", color=COLOURS[0], markersize=4, label="measured from activations")
+    if measured.fitted is not None:
+        label = f"fitted to the losses (rank correlation {measured.rank_correlation:.2f})"
+        upper.plot(measured.m, measured.fitted, "-", color=COLOURS[1], linewidth=1.5, label=label)
+    upper.set_ylabel("D(m) over D(0)")
+    upper.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    lower.plot(measured.m, measured.distance, "-", color=COLOURS[2], linewidth=1.5)
+    lower.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
+    lower.annotate("radius of the clean activations", (measured.m[0], 1.0), xytext=(2, 3),
+                   textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
+    lower.set_ylabel("Distance off the\nmanifold over epsilon")
+    lower.set_xlabel("Steering strength m")
+    lower.set_ylim(bottom=0.0)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    for axes in (upper, lower):
+        _tidy(axes)
+    return figure
+
+
+def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
+    """Write ``stem``.png and ``stem``.svg and return both paths. The same figure gives the same bytes."""
+    import matplotlib
+
+    base = Path(stem)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
+    with matplotlib.rc_context({"svg.hashsalt": "easyedit-split"}):
+        figure.savefig(png, dpi=DPI, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return png, svg
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _need(analyses: Mapping[str, Analysis]) -> None:
+    if not analyses:
+        raise FitError("There is no analysis to plot; give at least one.")
+
+
+def _draw(
+    axes: Axes, curve: Curve, interval: NDArray[np.float64], fit: FitResult | None, line: str,
+    style: dict[str, str], label: str,
+) -> None:  # fmt: skip
+    """Points with intervals, and the fitted law over the swept range."""
+    low, high = curve.mean - interval[:, 0], interval[:, 1] - curve.mean
+    axes.errorbar(
+        curve.m, curve.mean, yerr=np.clip([low, high], 0.0, None), fmt=style["marker"], color=style["color"],
+        markersize=3.4, elinewidth=0.9, alpha=0.75, label=label,
+    )  # fmt: skip
+    if fit is not None:
+        m = np.linspace(*fit.m_range, 801)
+        axes.plot(m, fit.predict(m), line, color=style["color"], linewidth=1.7)
+
+
+def _mark(upper: Axes, lower: Axes, found: Analysis, colour: str) -> None:
+    """The recommended m: a line through both panels, its interval as a band, a star on each curve."""
+    best = found.recommendation
+    if best is None or best.m is None:
+        return
+    for axes, value in ((upper, best.preference), (lower, best.utility)):
+        axes.axvline(best.m, color=colour, linewidth=0.9, linestyle=":", zorder=1)
+        axes.plot(best.m, value, "*", color=colour, markersize=13, markeredgecolor="white", zorder=5)
+    if best.interval is not None:
+        low, high = best.interval
+        for axes in (upper, lower):
+            axes.axvspan(low, high, color=colour, alpha=0.15, linewidth=0, zorder=0.2)
+
+
+def _shade(upper: Axes, lower: Axes, found: Analysis) -> None:
+    if found.regions is None:
+        return
+    for name, low, high in found.regions.spans():
+        for axes in (upper, lower):
+            axes.axvspan(low, high, color=REGION_SHADES[name], linewidth=0, zorder=0)
+
+
+def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, title: str) -> None:
+    """One legend above the panels, so that it covers no point."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = []
+    for number, (label, found) in enumerate(analyses.items()):
+        best = found.recommendation
+        text = label
+        if best is not None and best.m is not None:
+            text += f": use m = {best.m:.3g}"
+            if best.interval is not None:
+                text += f" [{best.interval[0]:.3g}, {best.interval[1]:.3g}]"
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        handles.append(Line2D([], [], color=colour, marker=marker, markersize=4, linestyle="", label=text))
+    grey = "#444444"
+    handles.append(Line2D([], [], color=grey, linestyle="-", label="preference, fitted law"))
+    handles.append(Line2D([], [], color=grey, linestyle="--", label="utility, fitted law"))
+    handles.append(Line2D([], [], color=grey, marker="*", linestyle=":", markersize=10, label="recommended m"))
+    if single:
+        named = next(iter(analyses.values())).regions
+        present = set() if named is None else {span[0] for span in named.spans()}
+        for name in (name for name in REGION_SHADES if name in present):
+            handles.append(Patch(facecolor=REGION_SHADES[name], edgecolor="#bbbbbb", label=f"{name} region"))
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5, alignment="left",
+        title=title or None, title_fontsize=11,
+    )  # fmt: skip
+
+
+def _undefined(analyses: Mapping[str, Analysis]) -> list[str]:
+    """Undefined utility points, said on the figure whenever there are any."""
+    return [
+        f"{label}: {found.utility.n_undefined} of {found.utility.n_points} utility points undefined"
+        for label, found in analyses.items()
+        if found.utility.n_undefined
+    ]
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+    axes.margins(x=0.02)
