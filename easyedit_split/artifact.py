@@ -22,6 +22,7 @@ from .sites import ResolvedSite, Site, decoder_layers, has_norm_after_mlp, hidde
 if TYPE_CHECKING:
     from .attach import Handle
     from .merge import Merge
+    from .peft_io import PeftExport
 
 FORMAT_VERSION = 1
 _STRUCTURE = (
@@ -136,8 +137,20 @@ class SteeringArtifact:
             raise ArtifactError(f"{file} is broken ({error}): write it again") from None
         return cls(delta.requires_grad_(False), site, positions, model, origin)
 
-    def to_peft(self, folder: str | Path, m: float = 1.0, **options: Any) -> Path:
-        """Write a PEFT LoRA adapter of strength `m`; see `peft_io.to_peft`."""
+    def scaled(self, factor: float) -> SteeringArtifact:
+        """The change times `factor`; see `combine.scaled`."""
+        from .combine import scaled
+
+        return scaled(self, factor)
+
+    def __add__(self, other: SteeringArtifact) -> SteeringArtifact:
+        """The sum of two changes at one site, exact; see `combine.add`."""
+        from .combine import add
+
+        return add(self, other) if isinstance(other, SteeringArtifact) else NotImplemented
+
+    def to_peft(self, folder: str | Path, m: float = 1.0, **options: Any) -> PeftExport:
+        """Write a PEFT LoRA adapter of strength `m`; see `peft_io.to_peft` for `options` and errors."""
         from .peft_io import to_peft
 
         return to_peft(self, folder, m, **options)

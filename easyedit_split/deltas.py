@@ -144,6 +144,14 @@ def from_tensors(form: str, tensors: dict[str, Tensor]) -> LinearDelta:
     if {name: t.ndim for name, t in tensors.items()} != wanted:
         shapes = {name: tuple(t.shape) for name, t in tensors.items()}
         raise ConfigError(f"form {form!r} needs the tensors {', '.join(wanted)}, but the file has {shapes}")
+    shape = {name: tuple(t.shape) for name, t in tensors.items()}
+    fits = {
+        "vector": lambda: True,
+        "lora": lambda: shape["A"][0] == shape["B"][1],
+        "local_weight": lambda: shape["dW"][0] == shape["db"][0],
+    }
+    if 0 in sum(shape.values(), ()) or not fits[form]():  # before anything is allocated
+        raise ConfigError(f"tensors of shapes {shape} are no {form!r}")
     if form == "vector":
         delta: LinearDelta = Vector(len(tensors["db"]), len(tensors["db"]))
     elif form == "lora":
@@ -152,10 +160,5 @@ def from_tensors(form: str, tensors: dict[str, Tensor]) -> LinearDelta:
         delta = LocalWeight(tensors["dW"].shape[1], tensors["dW"].shape[0])
     with torch.no_grad():
         for name, parameter in delta.named_parameters():
-            if parameter.shape != tensors[name].shape:
-                raise ConfigError(
-                    f"tensor {name} of form {form!r} is {tuple(tensors[name].shape)} "
-                    f"where {tuple(parameter.shape)} is needed"
-                )
             parameter.copy_(tensors[name])
     return delta

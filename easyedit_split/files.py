@@ -49,10 +49,14 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_tensors(path: str | Path, tensors: dict[str, Any], header: dict[str, Any]) -> Path:
     """Write tensors and a JSON header as a safetensors file, atomically."""
+    return write_safetensors(path, tensors, {_HEADER_KEY: json.dumps(header, sort_keys=True, ensure_ascii=False)})
+
+
+def write_safetensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> Path:
+    """Write a safetensors file, atomically."""
     from safetensors.torch import save
 
-    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {_HEADER_KEY: text})
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
     return write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
@@ -63,6 +67,24 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ArtifactError: missing, truncated, not a safetensors file, without our header, or holding numbers that are not
             finite.
     """
+    tensors, metadata = read_safetensors(path)
+    try:
+        header = json.loads(metadata[_HEADER_KEY])
+    except KeyError:
+        raise ArtifactError(f"{path} has no header of this package: it was not written by it") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} has a broken header ({error}): write it again") from None
+    if not isinstance(header, dict):
+        raise ArtifactError(f"{path} has a header that is no object: write it again")
+    return tensors, header
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and metadata of any safetensors file. Takes no more memory than the file is long.
+
+    Raises:
+        ArtifactError: missing, truncated, not a safetensors file, or holding numbers that are not finite.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -72,18 +94,13 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = json.loads(metadata[_HEADER_KEY])
-    except KeyError:
-        raise ArtifactError(f"{path} has no header of this package: it was not written by it") from None
-    except (SafetensorError, OSError, ValueError, RecursionError, OverflowError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError, OverflowError, RuntimeError, KeyError) as error:
         reason = str(error).split("\n")[0]
         raise ArtifactError(f"{path} is broken ({reason}): write it again") from None
-    if not isinstance(header, dict):
-        raise ArtifactError(f"{path} has a header that is no object: write it again")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ArtifactError(f"{path}: tensor {name!r} holds numbers that are not finite: train it again")
-    return tensors, header
+    return tensors, metadata
 
 
 def _umask() -> int:

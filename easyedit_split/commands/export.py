@@ -1,0 +1,89 @@
+"""`easyedit-split export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .common import hparams_options, load, settings
+
+if TYPE_CHECKING:
+    from ..artifact import SteeringArtifact
+    from ..config import Hyperparameters
+
+_TARGETS = {
+    "hf": "a plain Hugging Face checkpoint with the change baked in",
+    "peft": "a LoRA adapter for PEFT, vLLM, llama.cpp",
+    "gguf": "a control vector for llama.cpp (vector form)",
+    "easyedit": "EasyEdit's layer_<l>.pt (vector form)",
+}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--artifact", required=True, metavar="DIR", help="the folder that train wrote")
+    parser.add_argument(
+        "--to", required=True, choices=_TARGETS, help="; ".join(f"{k}: {v}" for k, v in _TARGETS.items())
+    )
+    parser.add_argument("--out", required=True, metavar="PATH", help="the new folder (gguf: the file)")
+    parser.add_argument("-m", type=float, default=1.0, metavar="M", help="strength (default 1)")
+    parser.add_argument("--without-db", action="store_true", help="leave db out (m2 = 0)")
+    parser.add_argument("--rank", type=int, metavar="R", help="peft, local weight: the rank")
+    parser.add_argument("--energy", type=float, metavar="E", help="peft, local weight: the share of |dW|^2 to keep")
+    parser.add_argument("--lora-bias", action="store_true", help="peft: db as lora_bias, which vLLM does not read")
+    parser.add_argument("--shard", default="5GB", metavar="SIZE", help="hf: size of a shard (default 5GB)")
+    hparams_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..artifact import SteeringArtifact
+
+    hp = settings(arguments)
+    artifact = SteeringArtifact.load(arguments.artifact, hp.layers[0] if len(hp.layers) == 1 else None)
+    write = {"hf": _hf, "peft": _peft, "gguf": _gguf, "easyedit": _easyedit}[arguments.to]
+    print(write(arguments, hp, artifact))
+    return 0
+
+
+def _hf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
+    from ..export import check_shard_size, export_checkpoint
+
+    size = check_shard_size(arguments.shard)
+    model, tokenizer = load(hp)
+    m2 = 0.0 if arguments.without_db else arguments.m
+    path = export_checkpoint(model, tokenizer, artifact, arguments.out, m1=arguments.m, m2=m2, max_shard_size=size)
+    return f"{artifact.form} at {artifact.site}, m = {arguments.m:g}, {hp.dtype} -> {path}"
+
+
+def _peft(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
+    from ..errors import ConfigError
+    from ..peft_io import to_peft
+
+    if arguments.lora_bias and arguments.without_db:
+        raise ConfigError("--lora-bias and --without-db contradict each other: give one of them")
+    bias = "lora_bias" if arguments.lora_bias else "drop" if arguments.without_db else "refuse"
+    model = load(hp)[0] if hp.model_name_or_path else None
+    done = to_peft(
+        artifact, arguments.out, arguments.m, model=model, rank=arguments.rank, energy=arguments.energy, bias=bias
+    )
+    loss = f", relative error of dW {done.relative_error:.2e}, energy kept {done.energy:.6f}"
+    return f"rank {done.rank}, m = {arguments.m:g}{loss if artifact.form == 'local_weight' else ''} -> {done.folder}"
+
+
+def _gguf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
+    from ..gguf_io import to_gguf
+
+    path = to_gguf(artifact, arguments.out, arguments.m)
+    return f"direction.{artifact.site.layer}, m = {arguments.m:g} -> {path}"
+
+
+def _easyedit(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
+    from ..errors import NotMergeableError
+
+    if not artifact.acts_at_block_output:
+        raise NotMergeableError(
+            f"EasyEdit's file is a vector added to a block's output, and form {artifact.form!r} at {artifact.site} "
+            "is not: use the methods this package registers in EasyEdit, or export to hf"
+        )
+    path = artifact.scaled(arguments.m).save(Path(arguments.out)).with_suffix(".pt")
+    return f"vector of layer {artifact.site.layer}, m = {arguments.m:g} -> {path}"
