@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "concept": ("concept", "output_concept"),
     "concept_id": ("concept_id",),
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -45,6 +47,10 @@ class PreferencePair:
         for name in ("question", "matching", "not_matching"):
             if not isinstance(getattr(self, name), str):
                 raise DataError(f"{name} is {getattr(self, name)!r}: it must be text")
+            if _SURROGATE.search(getattr(self, name)):
+                raise DataError(f"{name} holds half a character (a lone surrogate): repair the text, or drop the row")
+        if self.concept is not None and not isinstance(self.concept, str):
+            raise DataError(f"concept is {self.concept!r}: it must be text, or left out")
         for name in ("matching", "not_matching"):
             if not getattr(self, name).strip():
                 raise DataError(f"the {name} answer is empty: give both answers some text, or drop the row")
@@ -71,15 +77,25 @@ def load_pairs(
     Raises:
         DataError: file missing or of another kind, a column missing, a row that cannot be read (its number is named).
     """
-    rows = list(read_rows(Path(path)))
-    if not rows:
-        raise DataError(f"{path} holds no rows: give a file with at least one pair")
-    names = _columns(rows[0][1], path, dict(columns or {}))
-    pairs = [_pair(row, names, f"{path}, {where}") for where, row in rows]
+    pairs = pairs_from_rows(list(read_rows(Path(path))), path, columns)
     ids = sorted({p.concept_id for p in pairs})
     if len(ids) == 1:
         return pairs
     return {i: [p for p in pairs if p.concept_id == i] for i in ids}
+
+
+def pairs_from_rows(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], source: str | Path, columns: Mapping[str, str] | None = None
+) -> list[PreferencePair]:
+    """Pairs of rows, each given with its place in `source` for messages; see `load_pairs`.
+
+    Raises:
+        DataError: no rows, a column missing, a row that cannot be read.
+    """
+    if not rows:
+        raise DataError(f"{source} holds no rows: give a file with at least one pair")
+    names = _columns(dict(rows[0][1]), source, dict(columns or {}))
+    return [_pair(dict(row), names, f"{source}, {where}") for where, row in rows]
 
 
 def flat_pairs(
@@ -125,7 +141,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _object(line, f"{path}, line {number}")
@@ -145,16 +161,23 @@ def _read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _rows_of_item(item: Any, path: Path) -> Iterable[dict[str, Any]]:
     """A row, or EasyEdit's `[concept_id, [row, …]]`."""
     if isinstance(item, list) and len(item) == 2 and isinstance(item[1], list):
-        return [{"concept_id": item[0], **row} for row in item[1]]
-    if not isinstance(item, dict):
-        raise DataError(f"{path} holds a {type(item).__name__} where a row (an object) is needed")
-    return [item]
+        rows = [{"concept_id": item[0], **row} if isinstance(row, dict) else row for row in item[1]]
+    else:
+        rows = [item]
+    for row in rows:
+        if not isinstance(row, dict):
+            raise DataError(f"{path} holds a {type(row).__name__} where a row (an object) is needed")
+    return rows
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 1):
-            yield f"row {number}", row
+        number = 0
+        try:
+            for number, row in enumerate(csv.DictReader(file), 1):
+                yield f"row {number}", row
+        except csv.Error as error:
+            raise DataError(f"{path}, row {number + 1} is not CSV ({error}): fix or remove it") from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -177,6 +200,8 @@ def _parse(text: str, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{where} is not JSON ({error.msg} at column {error.colno}): fix or remove it") from None
+    except ValueError as error:
+        raise DataError(f"{where} cannot be read ({error}): fix or remove it") from None
     except RecursionError:
         raise DataError(f"{where} is nested too deeply to be read: give plain rows") from None
 
@@ -192,7 +217,7 @@ def _columns(row: dict[str, Any], path: str | Path, chosen: dict[str, str]) -> d
     names = {field: next((c for c in known if c in row), "") for field, known in COLUMNS.items()}
     for field, column in chosen.items():
         if field not in COLUMNS or column not in row:
-            raise DataError(f"{path} has no column {column!r} for {field}: it has {', '.join(row)}")
+            raise DataError(f"{path} has no column {column!r} for {field}: it has {', '.join(map(str, row))}")
         names[field] = column
     for field in ("matching", "not_matching"):
         if not names[field]:
@@ -211,7 +236,7 @@ def _pair(row: dict[str, Any], names: dict[str, str], where: str) -> PreferenceP
     if "concept_id" in values:
         try:
             values["concept_id"] = int(values["concept_id"])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(f"{where}: concept_id is {values['concept_id']!r}: it must be a whole number") from None
     try:
         return PreferencePair(**values)

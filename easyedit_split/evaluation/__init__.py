@@ -1,0 +1,40 @@
+"""Scores of steered text and of its losses: accuracy, judges behind one interface, utility without a judge."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "likelihood_accuracy": "accuracy",
+    "generation_accuracy": "accuracy",
+    "starts_with_answer": "accuracy",
+    "harmonic_mean": "harmonic",
+    "mean_harmonic": "harmonic",
+    "Judge": "judges",
+    "JudgeItem": "judges",
+    "Estimate": "judges",
+    "Scores": "judges",
+    "RUBRICS": "rubrics",
+    "Rubric": "rubrics",
+    "ReplyCache": "cache",
+    "ApiJudge": "client",
+    "JudgeSettings": "client",
+    "DemoJudge": "demo",
+    "text_measures": "text",
+    "distinct_n": "text",
+    "repetition": "text",
+    "perplexity": "perplexity",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
