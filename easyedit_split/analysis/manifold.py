@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import spearmanr
 
 from easyedit_split.analysis.result import FitResult
 from easyedit_split.errors import DataError
@@ -164,6 +163,13 @@ def measured_decay(
     if fit is not None:
         fitted = fit.decay(strengths) / fit.decay(np.zeros(1))
         both = np.isfinite(fitted)
-        constant = both.sum() < 3 or np.ptp(decay[both]) == 0 or np.ptp(fitted[both]) == 0
-        correlation = float("nan") if constant else float(spearmanr(decay[both], fitted[both]).statistic)
+        correlation = rank_correlation(decay[both], fitted[both])
     return MeasuredDecay(strengths, validity, decay, distance, fitted, correlation)
+
+
+def rank_correlation(first: Array, second: Array) -> float:
+    """Spearman's rank correlation of two (K,) arrays, ties at their mean rank; NaN when either is constant."""
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    ranks = [np.searchsorted(np.sort(a), a, "left") + np.searchsorted(np.sort(a), a, "right") for a in (first, second)]
+    return float(np.corrcoef(ranks)[0, 1])

@@ -1,8 +1,8 @@
 """A fitted curve, and the R^2 the fits are judged by.
 
-R^2 is the paper's: 1 - SS_res / SS_tot about the mean of the points it is asked on, unweighted, so on other points
-than the fitted ones it may be negative. R^2 alone hides that beta and b trade off against one another: read the
-standard errors and the condition number as well.
+R^2 is the paper's: 1 - SS_res / SS_tot about the mean of the points it is asked on, unweighted, so on other
+points than the fitted ones it may be negative. R^2 alone hides that beta and b trade off against one another:
+read the standard errors and the condition number as well.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from easyedit_split.analysis import fit_manifold, fit_utility, measured_decay
+from easyedit_split.analysis.manifold import rank_correlation
 from easyedit_split.errors import DataError
 
 D, K = 12, 3
@@ -79,6 +81,14 @@ def test_without_a_fit_or_with_nothing_to_compare():
     fit = fit_utility(m, 3 / (1 + m**2 / 50))
     still = measured_decay(found, [-1.0, 0.0, 1.0], [points] * 3, fit)
     assert np.isnan(still.rank_correlation)
+
+
+def test_rank_correlation_against_scipy():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        a, b = rng.integers(0, 8, (2, 30)).astype(float)  # with ties
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+    assert rank_correlation(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1.0)
 
 
 def test_wrong_input_is_an_error():

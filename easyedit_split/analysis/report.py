@@ -1,0 +1,152 @@
+"""One report a run: a single HTML file that needs no network, the same tables as Markdown and CSV, the figures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from easyedit_split.analysis import plots, tables
+from easyedit_split.analysis.analysis import Analysis
+from easyedit_split.analysis.manifold import MeasuredDecay
+from easyedit_split.analysis.splits import Transfer
+from easyedit_split.analysis.tables import Key, Table
+from easyedit_split.errors import FitError
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color:
+#1c1c1c; } h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } figure { margin: 1rem 0; }
+img { max-width: 46rem; width: 100%; } figcaption, .small { color: #555; font-size: 0.9rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; margin: 0.6rem 0; font-size: 0.88rem; }
+th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; white-space: nowrap; } th { text-align: left;
+} td.number { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report was written: ``html``, ``markdown``, and the CSV tables and figures beside them."""
+
+    html: Path
+    markdown: Path
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+
+
+def report_tables(
+    analyses: Mapping[Key, Analysis], transfers: Mapping[Key, Transfer] | None = None,
+    scores: Mapping[Key, Mapping[str, float]] | None = None,
+) -> list[Table]:  # fmt: skip
+    """Every table of a report: strengths, comparison (Table 2), fits (5), transfer (6), budgets, parameters."""
+    found = [tables.strength_table(analyses)]
+    if scores:
+        found.append(tables.comparison_table(scores))
+    found.append(tables.fit_table(analyses))
+    if transfers:
+        found.append(tables.transfer_table(transfers))
+    return [*found, tables.budget_table(analyses), tables.parameter_table(analyses)]
+
+
+def write_report(
+    folder: str | Path, analyses: Mapping[Key, Analysis], *, title: str = "Steering report",
+    context: Mapping[str, str] | None = None, transfers: Mapping[Key, Transfer] | None = None,
+    scores: Mapping[Key, Mapping[str, float]] | None = None,
+    manifolds: Mapping[Key, MeasuredDecay] | None = None,
+) -> Report:  # fmt: skip
+    """Write ``report.html``, ``report.md``, ``tables/*.csv`` and ``figures/*.png|svg`` into a folder.
+
+    Args:
+        folder: made when missing; files of an earlier report are replaced.
+        analyses: label, or (method, form), -> analysis of its sweep.
+        context: what was run, shown at the top (model, data, configuration, commit, seed).
+        transfers: results of ``transfer`` for the same keys.
+        scores: scores of generated text by name, for the comparison.
+        manifolds: results of ``measured_decay``.
+    Raises:
+        FitError: there is no analysis.
+    """
+    if not analyses:
+        raise FitError("There is no analysis to report; give at least one.")
+    base = Path(folder)
+    found = report_tables(analyses, transfers, scores)
+    curves = [tables.curve_table(_file_name(key), one) for key, one in analyses.items()]
+    written = [_write(base / "tables" / f"{table.name}.csv", table.csv()) for table in (*found, *curves)]
+    figures = _figures(base / "figures", analyses, manifolds or {})
+    page = _write(base / "report.html", _html(title, context or {}, analyses, found, figures))
+    text = _write(base / "report.md", _markdown(title, context or {}, analyses, found, figures))
+    paths = tuple(path for _, pair in figures for path in pair)
+    return Report(page, text, tuple(written), paths)
+
+
+def _figures(
+    folder: Path, analyses: Mapping[Key, Analysis], manifolds: Mapping[Key, MeasuredDecay]
+) -> list[tuple[str, tuple[Path, Path]]]:
+    """(caption, (png, svg)) of every figure: all methods together, the front, each method alone, the manifolds."""
+    named = {tables.label(key): one for key, one in analyses.items()}
+    made = []
+    if len(named) > 1:
+        made.append(("Preference and utility of every method", "curves", plots.plot_curves(named)))
+    if any(one.preference_fit is not None and one.utility_fit is not None for one in named.values()):
+        made.append(("Preference gained for utility lost", "front", plots.plot_front(named)))
+    for key, one in analyses.items():
+        name = tables.label(key)
+        caption = f"Preference and utility of {name}; undefined points: {one.undefined}"
+        made.append((caption, f"curves_{_file_name(key)}", plots.plot_curves({name: one})))
+    for key, measured in manifolds.items():
+        caption = f"Measured and fitted decay of {tables.label(key)}"
+        made.append((caption, f"manifold_{_file_name(key)}", plots.plot_manifold(measured)))
+    return [(caption, plots.save_figure(figure, folder / stem)) for caption, stem, figure in made]
+
+
+def _file_name(key: Key) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", tables.label(key))
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _undefined(one: Analysis) -> str:
+    return f"{one.n_examples} examples, reduction={one.reduction!r}; undefined points: {one.undefined}."
+
+
+def _html(
+    title: str, context: Mapping[str, str], analyses: Mapping[Key, Analysis], found: list[Table],
+    figures: list[tuple[str, tuple[Path, Path]]],
+) -> str:  # fmt: skip
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    if context:
+        items = "<br>".join(f"{html.escape(k)}: {html.escape(str(v))}" for k, v in context.items())
+        parts.append(f'<p class="small">{items}</p>')
+    for key, one in analyses.items():
+        lines = "".join(f"<li>{html.escape(note)}</li>" for note in (_undefined(one), *one.notes))
+        parts.append(f"<h2>{html.escape(tables.label(key))}</h2><ul>{lines}</ul>")
+    for caption, (_, svg) in figures:
+        data = base64.b64encode(svg.read_bytes()).decode("ascii")
+        text = html.escape(caption)
+        image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
+        parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
+    for table in found:
+        parts.append(f'<h2>{html.escape(table.title)}</h2><div class="wide">{table.html()}</div>')
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def _markdown(
+    title: str, context: Mapping[str, str], analyses: Mapping[Key, Analysis], found: list[Table],
+    figures: list[tuple[str, tuple[Path, Path]]],
+) -> str:  # fmt: skip
+    parts = [f"# {title}\n"]
+    if context:
+        parts.append("\n".join(f"- {name}: {value}" for name, value in context.items()) + "\n")
+    for key, one in analyses.items():
+        lines = "\n".join(f"- {note}" for note in (_undefined(one), *one.notes))
+        parts.append(f"## {tables.label(key)}\n\n{lines}\n")
+    parts += [f"## {table.title}\n\n{table.markdown()}" for table in found]
+    parts += [f"![{caption}](figures/{png.name})\n" for caption, (png, _) in figures]
+    return "\n".join(parts)
