@@ -85,7 +85,7 @@ def projection(artifact: SteeringArtifact, onto: SteeringArtifact) -> float:
 
 @dataclass(frozen=True)
 class PromotedToken:
-    """A token and its score: the logit that the vector alone, normalised as the model's last state is, gives it."""
+    """A token and its score: the logit it gets where the vector's direction is all there is in the last state."""
 
     token_id: int
     text: str
@@ -125,6 +125,9 @@ def promoted_tokens(
 
 def _lens(model: Any, norms: Sequence[Any], vector: Tensor) -> Tensor:
     head = unwrap(model).get_output_embeddings()
+    vector = vector.cpu()
+    if bool(vector.any()):
+        vector = vector * (1e3 / vector.square().mean().sqrt())  # so long that the norm's epsilon is nothing
     states = torch.stack([vector, torch.zeros_like(vector)]).to(head.weight.device, head.weight.dtype)
     with torch.no_grad():
         for norm in norms:
@@ -164,10 +167,10 @@ def _inner(first: SteeringArtifact, second: SteeringArtifact) -> float:
     total = 0.0
     a, b = first.delta.bias_term(), second.delta.bias_term()
     if a is not None and b is not None:
-        total += float(a.double() @ b.double())
+        total += float(a.detach().double() @ b.detach().double())
     left, right = first.delta.weight(), second.delta.weight()
     if left is not None and right is not None:
-        total += float((left.double() * right.double()).sum())
+        total += float((left.detach().double() * right.detach().double()).sum())
     return total
 
 
