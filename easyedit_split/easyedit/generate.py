@@ -10,7 +10,8 @@ from easyedit_split.artifact import SteeringArtifact
 from easyedit_split.config import Hyperparameters
 from easyedit_split.easyedit.artifacts import why_no_plain_vector
 from easyedit_split.easyedit.data import concept_pairs
-from easyedit_split.easyedit.host import load_wrapper, plain_model
+from easyedit_split.easyedit.host import load_wrapper, plain_model, wrapped_blocks
+from easyedit_split.easyedit.token import take_away_tokens
 from easyedit_split.easyedit.hparams import frozen
 from easyedit_split.errors import ConfigError
 from easyedit_split.objectives import make_objective
@@ -42,7 +43,7 @@ def generate_vectors(hparams: Any, dataset: Any, dataset_name: str | None = None
     folder = Path(hparams.steer_vector_output_dir) / f"{settings.alg_name}_{settings.intervention_method}"
     wrapper = load_wrapper(hparams) if model is None else model
     results: dict[str, Any] = {}
-    with plain_model(wrapper) as plain:
+    with take_away_tokens(wrapped_blocks(wrapper)), plain_model(wrapper) as plain:
         for layer in settings.layers:
             trained: dict[int, SteeringArtifact] = {}
             for concept in concepts:
@@ -79,7 +80,8 @@ def _train(
     if settings.alg_name == "unified_diffmean":
         from easyedit_split.estimators import diff_mean
 
-        return diff_mean(model, tokenizer, pairs, layer=layer)
+        chat, system_prompt = settings.use_chat_template, settings.system_prompt
+        return diff_mean(model, tokenizer, pairs, layer=layer, chat=chat, system_prompt=system_prompt)
     return train(
         model,
         tokenizer,

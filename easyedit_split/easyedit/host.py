@@ -40,8 +40,8 @@ def _is_wrapped(block: Any) -> bool:
 def plain_model(wrapper: Any) -> Iterator[nn.Module]:
     """The Hugging Face model inside `wrapper`, with EasyEdit's wrapper modules taken out for a while.
 
-    Hooks set inside stay on their modules. Nothing EasyEdit has attached acts inside, and the wrapper modules
-    are back in place afterwards, whatever happens.
+    Hooks set inside stay on their modules. Nothing that EasyEdit itself has attached acts inside; what this package
+    has attached does (see `take_away_tokens`). The wrapper modules are back in place afterwards, whatever happens.
     """
     blocks = wrapped_blocks(wrapper)
     wrapped = list(blocks)

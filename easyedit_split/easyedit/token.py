@@ -60,7 +60,7 @@ def block_tokens(block: Any) -> dict[str, SteeringToken]:
 @contextmanager
 def take_away_tokens(blocks: Iterable[Any]) -> Iterator[None]:
     """Switch our steering off inside the `with`, and on again after it; other interventions are left alone."""
-    taken = [(block, block_tokens(block)) for block in blocks]
+    taken = [(block, block_tokens(block)) for block in list(blocks)]
     for block, tokens in taken:
         for name in tokens:
             del block.intervention_dict[name]
