@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .sites import unwrap
 
-_CHUNK_BYTES = 64 << 20
+_CPU_BYTES, _GPU_BYTES = 32 << 20, 512 << 20
 
 
 class _TokenLoss(torch.autograd.Function):
@@ -22,16 +22,13 @@ class _TokenLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Any, cap: float | None) -> Tensor:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden)
-        for part in _chunks(len(hidden), head):
+        for part in _chunks(hidden, head):
             logits = _logits(hidden[part], head, cap)
-            target = targets[part, None]
-            log_z = logits.logsumexp(dim=-1, keepdim=True)
-            losses[part] = (log_z - logits.gather(1, target)).squeeze(1)
-            slope = (logits - log_z).exp_()
-            slope.scatter_add_(1, target, torch.full_like(log_z, -1.0))
-            if cap is not None:
-                slope *= 1 - (logits / cap).square()
-            gradient[part] = slope.to(head.weight.dtype) @ head.weight
+            bend = None if cap is None else 1 - (logits / cap).square()
+            losses[part] = _to_slope(logits, targets[part, None])
+            if bend is not None:
+                logits *= bend
+            gradient[part] = logits.to(head.weight.dtype) @ head.weight
         ctx.save_for_backward(gradient)
         return losses
 
@@ -46,19 +43,45 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     inner = unwrap(model)
     head, cap = inner.get_output_embeddings(), getattr(inner.config, "final_logit_softcapping", None)
     if torch.is_grad_enabled() and hidden.requires_grad:
-        return _TokenLoss.apply(hidden, targets, head, cap)
-    parts = [
-        F.cross_entropy(_logits(hidden[part], head, cap), targets[part], reduction="none")
-        for part in _chunks(len(hidden), head)
-    ]
-    return torch.cat(parts)
+        if _is_plain(head):
+            return _TokenLoss.apply(hidden, targets, head, cap)
+        parts = _chunks(hidden, head)
+        return torch.cat([F.cross_entropy(_logits(hidden[p], head, cap), targets[p], reduction="none") for p in parts])
+    losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+    for part in _chunks(hidden, head):
+        logits, target = _logits(hidden[part], head, cap), targets[part, None]
+        wanted = logits.gather(1, target)
+        losses[part] = (_normaliser(logits)[0] - wanted).squeeze(1)
+    return losses
+
+
+def _normaliser(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """`log sum exp` of each row, and that sum relative to the row's maximum, each `(K, 1)`. Overwrites `logits` with
+    their exponentials relative to the maximum."""
+    top = logits.amax(dim=1, keepdim=True)
+    total = logits.sub_(top).exp_().sum(dim=1, keepdim=True)
+    return top + total.log(), total
+
+
+def _to_slope(logits: Tensor, target: Tensor) -> Tensor:
+    """Losses `(K,)`; overwrites `logits` with the losses' derivative to them, `softmax - onehot`."""
+    wanted = logits.gather(1, target)
+    log_z, total = _normaliser(logits)
+    logits.div_(total).scatter_add_(1, target, torch.full_like(total, -1.0))
+    return (log_z - wanted).squeeze(1)
+
+
+def _is_plain(head: Any) -> bool:
+    """Whether the head's derivative is its `weight`: not where it is wrapped, quantised, hooked or offloaded."""
+    return type(head) is nn.Linear and not (head._forward_hooks or head._forward_pre_hooks or head.weight.is_meta)
 
 
 def _logits(hidden: Tensor, head: Any, cap: float | None) -> Tensor:
-    logits = head(hidden).float()
+    logits = head(hidden).float()  # a fresh tensor: it is overwritten
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def _chunks(count: int, head: Any) -> list[slice]:
-    step = max(1, _CHUNK_BYTES // (4 * head.weight.shape[0]))
-    return [slice(i, i + step) for i in range(0, count, step)]
+def _chunks(hidden: Tensor, head: Any) -> list[slice]:
+    """Runs of rows whose logits stay in a processor's cache, or fill an accelerator."""
+    step = max(16, (_CPU_BYTES if hidden.device.type == "cpu" else _GPU_BYTES) // (4 * head.weight.shape[0]))
+    return [slice(i, i + step) for i in range(0, len(hidden), step)]
