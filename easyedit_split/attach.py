@@ -50,7 +50,10 @@ def _checked(value: Any, name: str) -> float | Tensor:
         if not math.isfinite(value):
             raise ConfigError(f"strength {name} = {value} is not finite: give a finite number")
         return float(value)
-    rows = torch.as_tensor(value, dtype=torch.float32)
+    try:
+        rows = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"strength {name} = {value!r} is no number: give one, or one a row of the batch") from None
     if rows.ndim == 0:
         return _checked(float(rows), name)
     if rows.ndim != 1:
@@ -151,7 +154,7 @@ class Handle:
 
     def _steer(self, x: Tensor, out: Tensor) -> Tensor:
         if self.ablate:
-            return self._select(out, ablate_direction(out, self.delta.bias_term()))
+            return self._select(out, self._ablated(out))
         delta = self._on(x)
         linear, bias = delta.linear_term(x), delta.bias_term()
         if bias is not None:
@@ -165,6 +168,12 @@ class Handle:
         if self._rows is None:
             return self._select(out, out + change)
         return self._select(out, out.index_add(-1, self._rows.to(out.device), change))
+
+    def _ablated(self, out: Tensor) -> Tensor:
+        if self._rows is None:
+            return ablate_direction(out, self.delta.bias_term())
+        rows = self._rows.to(out.device)
+        return out.index_copy(-1, rows, ablate_direction(out.index_select(-1, rows), self.delta.bias_term()))
 
     def _select(self, plain: Tensor, steered: Tensor) -> Tensor:
         if self._mask is None:

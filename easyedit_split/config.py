@@ -45,7 +45,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steering_factors", "directions"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, (str, int, float)) else tuple(value))
         for name in ("n_epochs", "batch_size", "gradient_accumulation_steps", "rank"):
             _check(self, name, lambda v: isinstance(v, int) and v >= 1, "a whole number of 1 or more")
         _check(self, "seed", lambda v: isinstance(v, int) and 0 <= v < 2**63, "a whole number of 0 or more")
@@ -137,6 +138,10 @@ class Hyperparameters:
                 raise ConfigError(
                     f"{self._where()}preference_pairs holds {direction!r}{nearest(direction, _DIRECTION_OF)}"
                 )
+        for name in ("max_num_of_examples", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{self._where()}{name} = {value} is out of range: give a whole number of 1 or more")
         if self.reduction not in ("sum", "mean"):
             raise ConfigError(f"{self._where()}reduction = {self.reduction!r} is unknown: give 'sum' or 'mean'")
 
@@ -219,8 +224,11 @@ def flatten_sections(data: dict[str, Any], phase: str | None) -> dict[str, Any]:
     """EasyEdit's merged layout as one mapping: shared keys, then the sections of `phase` (None: both)."""
     flat = {k: v for k, v in data.items() if k not in ("generate", "apply")}
     for section in ("generate", "apply"):
-        if phase in (None, section) and isinstance(data.get(section), dict):
-            flat.update(data[section])
+        content = data.get(section) or {}
+        if not isinstance(content, dict):
+            raise ConfigError(f"section {section!r} holds {content!r} where keys with values are needed")
+        if phase in (None, section):
+            flat.update(content)
     return flat
 
 
@@ -252,7 +260,8 @@ def _renamed(values: dict[str, Any], source: str) -> dict[str, Any]:
         warnings.warn(
             f"{source}: lora_alpha has no effect: dW = B A (Table 1), the strength is its scale", stacklevel=4
         )
-    values["dtype"] = _DTYPES.get(values.get("dtype", "float32"), values.get("dtype", "float32"))
+    if values.get("dtype") in list(_DTYPES):
+        values["dtype"] = _DTYPES[values["dtype"]]
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 
 
 def generate(
@@ -24,17 +24,19 @@ def generate(
 ) -> list[str]:
     """Answers to `questions`; attach an artifact around the call to steer them.
 
+    A `(B,)` strength is one a question, and needs all questions in one batch.
+
     Args:
         temperature: 0 for greedy decoding.
         streamer: a transformers streamer; only with one question.
 
     Raises:
         ConfigError: a number out of range.
-        DataError: an empty prompt.
+        DataError: an empty prompt, or one that leaves no room for `max_new_tokens` in the model's context.
     """
     import torch
 
-    from .models import held_still
+    from .models import context_length, held_still
     from .scoring import embedding_device
     from .tokens import Encoder
 
@@ -48,11 +50,15 @@ def generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (encoder.stop_ids() or [0])[0]
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
+        "use_cache": True,  # position rules tell new tokens from the prompt's by the cache
         "pad_token_id": pad,
         "eos_token_id": encoder.stop_ids() or None,
     }
     options.update({"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False})
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    _check_lengths(prompts, max_new_tokens, context_length(model))
+    order = list(range(len(prompts)))
+    if len(order) > batch_size:  # one batch keeps its order, so that a `(B,)` strength meets its questions
+        order.sort(key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
     device = embedding_device(model)
     starts = range(0, len(order), batch_size)
@@ -69,6 +75,15 @@ def generate(
             for i, row in zip(chosen, out[:, ids.shape[1] :].tolist(), strict=True):
                 answers[i] = tokenizer.decode(row, skip_special_tokens=True)
     return answers
+
+
+def _check_lengths(prompts: list[list[int]], new: int, context: int | None) -> None:
+    for number, prompt in enumerate(prompts):
+        if context is not None and len(prompt) + new > context:
+            raise DataError(
+                f"question {number} has {len(prompt)} tokens, and {new} new ones would not fit the model's context of "
+                f"{context}: shorten the question, or lower max_new_tokens"
+            )
 
 
 def _left_padded(rows: list[list[int]], pad: int) -> Any:

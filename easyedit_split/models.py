@@ -27,6 +27,7 @@ def load_model(
         ConfigError: no such model, or a dtype or device that does not exist here.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if dtype not in DTYPES:
@@ -42,7 +43,7 @@ def load_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name))
         model = AutoModelForCausalLM.from_pretrained(str(name), dtype=kind, device_map=device_map)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"model {str(name)!r} cannot be loaded ({reason}): give a model folder or a hub id"
@@ -61,6 +62,8 @@ def _check_device(device: str | None) -> None:
         raise ConfigError(f"device {device!r} is unknown: give 'cpu', 'cuda' or 'cuda:<number>'") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r} is not available: torch sees no CUDA device here; use device=cpu")
+    if kind == "cuda" and (torch.device(device or "cpu").index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device!r} is not available: torch sees {torch.cuda.device_count()} CUDA device(s)")
 
 
 def context_length(model: Any) -> int | None:

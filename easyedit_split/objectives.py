@@ -85,7 +85,7 @@ class SplitObjective:
     def __post_init__(self) -> None:
         for field in ("lambda_p", "lambda_n", "gamma"):
             value = getattr(self, field)
-            if not value >= 0:
+            if not 0 <= value < float("inf"):
                 raise ConfigError(f"{field} = {value} is out of range: give a number of 0 or more")
         if not abs(self.theta) < float("inf"):
             raise ConfigError(f"theta = {self.theta} is not finite: give a margin in nats a token")

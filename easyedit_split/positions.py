@@ -31,20 +31,21 @@ class Positions:
         if self.prefix < 0:
             raise ConfigError(f"prefix {self.prefix} is negative: give a number of tokens, 0 or more")
 
-    def mask(self, length: int, padding: Tensor | None, past: int) -> Tensor | None:
+    def mask(self, length: int, padding: Tensor | None, past: int, position_ids: Tensor | None = None) -> Tensor | None:
         """Positions to steer in one forward call.
 
         Args:
             length: number of tokens T of the call.
             padding: `(B, past + T)`, nonzero at real tokens; None where nothing is padded.
             past: tokens already in the cache.
+            position_ids: `(B or 1, T)`, counting real tokens; read where `padding` is not known (static caches).
 
         Returns:
             `(B or 1, T)` bool, or None where every position of the call is steered.
         """
         decoding = length == 1 and past > 0
         if self.rule == "after_prefix":
-            return self._after_prefix(length, padding, past)
+            return self._after_prefix(length, padding, past, position_ids)
         if decoding or (self.rule == "all" and padding is None):
             return None
         if padding is None:
@@ -57,7 +58,11 @@ class Positions:
         index = torch.arange(length, device=real.device)
         return index == (real * (index + 1)).argmax(dim=1, keepdim=True)
 
-    def _after_prefix(self, length: int, padding: Tensor | None, past: int) -> Tensor | None:
+    def _after_prefix(
+        self, length: int, padding: Tensor | None, past: int, position_ids: Tensor | None
+    ) -> Tensor | None:
+        if padding is None and position_ids is not None:
+            return position_ids >= self.prefix
         if padding is None:
             return None if past >= self.prefix else (past + torch.arange(length) >= self.prefix)[None]
         order = padding.long().cumsum(dim=1)[:, -length:] - 1
@@ -76,4 +81,4 @@ def mask_of_call(positions: Positions, args: tuple[Any, ...], kwargs: dict[str, 
     padding = kwargs.get("attention_mask")
     if not isinstance(padding, Tensor) or padding.ndim != 2:
         padding = None
-    return positions.mask(tokens.shape[1], padding, past)
+    return positions.mask(tokens.shape[1], padding, past, kwargs.get("position_ids"))

@@ -87,7 +87,11 @@ class PrefixStore:
         self.known[items] = True
 
     def get(self, items: Tensor, width: int, device: torch.device) -> Tensor:
-        """States of `items`, `(len(items), width, d)`; positions past an item's length hold other items' states."""
+        """States of `items`, `(len(items), width, d)`.
+
+        Positions past an item's length hold other items' states, or zeros where those are not known yet: numbers in
+        any case, because padding that is NaN would spread through attention in spite of the mask.
+        """
         assert self._states is not None
         index = (self.starts[items][:, None] + torch.arange(width)).clamp_max_(len(self._states) - 1)
         return self._states[index.to(self._states.device)].to(device)
@@ -111,9 +115,9 @@ class PrefixStore:
             shape = (int(self.lengths.sum()), hidden_size(self.model))
             needed = shape[0] * shape[1] * like.element_size()
             if like.is_cuda and needed <= DEVICE_SHARE * torch.cuda.mem_get_info(like.device)[0]:
-                self._states = torch.empty(shape, dtype=like.dtype, device=like.device)
+                self._states = torch.zeros(shape, dtype=like.dtype, device=like.device)
             elif needed <= HOST_BYTES:
-                self._states = torch.empty(shape, dtype=like.dtype)
+                self._states = torch.zeros(shape, dtype=like.dtype)
             else:
                 self._file = tempfile.NamedTemporaryFile(prefix="easyedit_split_")  # noqa: SIM115
                 flat = torch.from_file(self._file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from .attach import Handle
+from .errors import ConfigError, DataError
 from .head import token_losses
 from .layout import Batch, lay_out, row_length
+from .models import held_still
 from .prefix import PrefixStore, run_decoder
 from .sites import unwrap
 from .tokens import EncodedPair
@@ -129,8 +131,15 @@ def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduc
 
     Args:
         reduction: `"sum"` over answer tokens, or `"mean"` (App. C.2).
+
+    Raises:
+        ConfigError: another reduction. DataError: no prompt tokens, or no answer tokens.
     """
+    if reduction not in ("sum", "mean"):
+        raise ConfigError(f"reduction {reduction!r} is unknown: say 'sum' or 'mean'")
+    if not prompt or not answer:
+        raise DataError(f"{len(prompt)} prompt and {len(answer)} answer tokens: both need at least one")
     pair = EncodedPair(tuple(prompt), tuple(answer), tuple(answer))
-    with torch.no_grad():
+    with held_still(model), torch.no_grad():
         losses = PairScorer(model, [pair]).losses(torch.tensor([0]))
     return float(losses.matching if reduction == "sum" else losses.matching / losses.matching_tokens)

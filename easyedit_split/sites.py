@@ -75,7 +75,7 @@ class ResolvedSite:
 
 def unwrap(model: Any) -> Any:
     """The Hugging Face model inside a PEFT wrapper; a compiled model is refused, because it ignores new hooks."""
-    if hasattr(model, "_orig_mod"):
+    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
         raise SiteError(
             "the model was compiled with torch.compile, which ignores hooks added later: "
             "attach to the model as it was before torch.compile, and compile afterwards"
@@ -86,7 +86,7 @@ def unwrap(model: Any) -> Any:
 def decoder(model: Any) -> nn.Module:
     """The model without its vocabulary projection: what maps token ids to last hidden states."""
     model = unwrap(model)
-    return getattr(model, "base_model", model)
+    return unwrap(getattr(model, "base_model", model))
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import DataError
+from .errors import ConfigError, DataError
 from .pairs import PreferencePair
 
 
@@ -113,33 +113,48 @@ class Encoder:
         return sorted(i for i in ids if i is not None)
 
     def render(self, question: str, answer: str | None = None) -> str:
-        """The chat template applied to a question (and an answer): text, special tokens written out."""
+        """The chat template applied to a question (and an answer): text, special tokens written out.
+
+        Raises:
+            ConfigError: the template refuses the messages (Gemma's knows no system role).
+        """
+        return self._render(question, self.system_prompt, answer)
+
+    def _render(self, question: str, system_prompt: str, answer: str | None = None) -> str:
+        from jinja2 import TemplateError
+
         messages = [{"role": "user", "content": question}]
-        if self.system_prompt:
-            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        if system_prompt:
+            messages.insert(0, {"role": "system", "content": system_prompt})
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
+        except TemplateError as error:
+            remedy = "leave system_prompt empty" if system_prompt else "set use_chat_template=false"
+            raise ConfigError(f"the tokenizer's chat template fails ({error}): {remedy}") from None
 
     def _end_of_turn(self) -> int | None:
         """The special token that the template puts after an answer (Gemma's is not its `eos_token`)."""
         if self.chat:
-            after = self.render("q", "ANSWER").partition("ANSWER")[2]
+            after = self.render("q", "ANSWER").rpartition("ANSWER")[2]
             found = self._specials.search(after)
             if found:
                 return self.tokenizer.convert_tokens_to_ids(found.group())
         return self.tokenizer.eos_token_id
 
     def _rendered_ids(self, question: str) -> list[int]:
-        if not self._specials.search(question):
+        texts = (question, self.system_prompt)
+        written = sorted({special for text in texts for special in self._specials.findall(text)})
+        if not written:
             return self.tokenizer(self.render(question), add_special_tokens=False).input_ids
         # Special tokens written by the user are rendered as placeholders, then tokenised as ordinary text.
-        marks = {chr(0xF0000 + i): text for i, text in enumerate(sorted(set(self._specials.findall(question))))}
-        hidden = question
-        for mark, text in marks.items():
-            hidden = hidden.replace(mark, "").replace(text, mark)
+        marks = {chr(0xF0000 + i): text for i, text in enumerate(written)}
+        mark_of = {text: mark for mark, text in marks.items()}
+        any_mark = f"[{''.join(marks)}]"
+        hidden = [self._specials.sub(lambda m: mark_of[m.group()], re.sub(any_mark, "", text)) for text in texts]
         ids: list[int] = []
-        for piece in re.split(f"([{''.join(marks)}])", self.render(hidden)):
+        for piece in re.split(f"({any_mark})", self._render(*hidden)):
             if piece in marks:
                 ids += self._user_ids(marks[piece])
             elif piece:

@@ -77,8 +77,10 @@ def train(
         torch.random.fork_rng(devices),
         attach(model, delta, resolved, 0.0, positions=positions) as handle,
     ):
-        _Loop(scorer, handle, delta, objective, config).run(checkpoint, artifact, progress)
-    delta.requires_grad_(False)
+        try:
+            _Loop(scorer, handle, delta, objective, config).run(checkpoint, artifact, progress)
+        finally:
+            delta.requires_grad_(False)
     return artifact
 
 
@@ -103,7 +105,7 @@ class Plan:
     def draws(self, step: int) -> list[Draw]:
         """The micro-batches of one optimiser step."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(_seed(self.config, epoch))
         order = torch.randperm(self.n_pairs, generator=generator)
         signs = torch.tensor([1.0 if d == "add" else -1.0 for d in self.config.directions])
         factors = torch.tensor(self.config.steering_factors)
@@ -149,7 +151,7 @@ class _Loop:
             self.reference = self._unsteered()
         self.handle.dropout = self.config.dropout
         for step in self._steps(start, progress):
-            torch.manual_seed(self.config.seed * 1_000_003 + step)
+            torch.manual_seed(_seed(self.config, step))
             self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 - step / self.plan.steps)
             self._step(step, artifact)
             if saved:
@@ -171,9 +173,10 @@ class _Loop:
             losses = self.objective(self._losses(draw))
             if not bool(torch.isfinite(losses).all()):
                 bad = int((~torch.isfinite(losses)).nonzero()[0])
+                m = float(draw.signs[bad] * draw.strengths[bad])
                 raise TrainingError(
-                    f"step {step}: the loss of pair {int(draw.pairs[bad])} at m = {float(draw.strengths[bad]):g} "
-                    "is not finite: lower lr or steering_factors, or load the model in float32 or bfloat16",
+                    f"step {step}: the loss of pair {int(draw.pairs[bad])} at m = {m:g} is not finite: "
+                    "lower lr or steering_factors, or load the model in float32 or bfloat16",
                     artifact,
                 )
             (losses.sum() / total).backward()
@@ -230,6 +233,11 @@ def in_roles(losses: PairLosses, signs: Tensor, reference: PairLosses | None = N
         None if reference is None else pick(reference.matching, reference.not_matching),
         None if reference is None else pick(reference.not_matching, reference.matching),
     )
+
+
+def _seed(config: TrainConfig, number: int) -> int:
+    """A seed for one epoch or step, within what torch takes."""
+    return (config.seed * 1_000_003 + number) % 2**63
 
 
 def _origin(

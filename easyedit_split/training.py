@@ -54,6 +54,8 @@ def train_from(
                 **shared,
             )
         except TrainingError as error:
+            if checkpoint:  # it would only lead here again
+                checkpoint.unlink(missing_ok=True)
             if folder is None or error.artifact is None:
                 raise
             kept = error.artifact.save(folder / "last_good")

@@ -31,15 +31,13 @@ def tiny_tokenizer() -> Any:
 
 def tiny_model(kind: str, layers: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     """A random model with weights large enough that every part of it matters."""
-    common: dict[str, Any] = dict(
-        vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4,
-        max_position_embeddings=256, pad_token_id=259, eos_token_id=258, bos_token_id=256,
-    )  # fmt: skip
+    tokens = {"vocab_size": 260, "pad_token_id": 259, "eos_token_id": 258, "bos_token_id": 256}
+    common: dict[str, Any] = {
+        **tokens, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+    }  # fmt: skip
     if kind == "gpt2":
-        common = dict(
-            vocab_size=260, n_embd=32, n_inner=48, n_layer=layers, n_head=4, n_positions=256,
-            pad_token_id=259, eos_token_id=258, bos_token_id=256,
-        )  # fmt: skip
+        common = {**tokens, "n_embd": 32, "n_inner": 48, "n_layer": layers, "n_head": 4, "n_positions": 256}
     elif kind != "gpt_neox":
         common.update(num_key_value_heads=2, head_dim=8)
     if kind.startswith("gemma"):
