@@ -62,6 +62,18 @@ class Analysis:
     seed: int
     notes: tuple[str, ...]
 
+    def measured_at(self, m: float) -> tuple[float, float]:
+        """Measured gain in preference and loss of utility at m against m = 0, nats, without any law.
+
+        Straight lines join neighbouring strengths; undefined points are passed over. NaN outside the sweep.
+        """
+        change = []
+        for curve in (self.preference, self.utility):
+            known = np.isfinite(curve.mean)
+            here, base = np.interp([m, 0.0], curve.m[known], curve.mean[known], left=np.nan, right=np.nan)
+            change.append(float(here - base))
+        return change[0], -change[1]
+
     @property
     def undefined(self) -> str:
         """Undefined points in words, as ``0 of 8200`` for preference and utility."""

@@ -220,8 +220,9 @@ def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, titl
         present = set() if named is None else {span[0] for span in named.spans()}
         for name in (name for name in REGION_SHADES if name in present):
             handles.append(Patch(facecolor=REGION_SHADES[name], edgecolor="#bbbbbb", label=f"{name} region"))
+    columns = 3 if max(len(handle.get_label()) for handle in handles) <= 36 else 2
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5, alignment="left",
+        handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=8.5, alignment="left",
         title=title or None, title_fontsize=11,
     )  # fmt: skip
 

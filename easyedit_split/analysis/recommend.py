@@ -230,6 +230,14 @@ def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitRe
     ]
     if within == "all":
         parts.append(f"All of {swept} stays within the budget.")
+    peak = _utility_peak(pref_fit, util_fit)
+    if peak is not None:
+        parts.append(peak)
+    if util_fit.rmse > budget:
+        parts.append(
+            f"The utility fit misses its points by {util_fit.rmse:.2g} nats on average, more than the budget, so "
+            "compare with the measured loss at this strength."
+        )
     if not np.isin(0.0, util_fit.m):
         parts.append("The sweep has no point at m = 0, so the loss is counted from the fitted value there.")
     for fit in (pref_fit, util_fit):
@@ -238,3 +246,13 @@ def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitRe
         elif fit.r2 < POOR_R2:
             parts.append(f"The {fit.kind} fit is poor (R^2 = {fit.r2:.3f}): generate at this strength to check it.")
     return " ".join(parts)
+
+
+def _utility_peak(pref_fit: FitResult, util_fit: FitResult) -> str | None:
+    """A sentence when utility is clearly higher away from m = 0: the loss is then counted from below its best."""
+    m = _grid(pref_fit, util_fit, BOOT_GRID)
+    above = util_fit.predict(m) - _at_zero(util_fit)
+    best = int(np.argmax(above))
+    if above[best] <= max(util_fit.rmse, 0.1):
+        return None
+    return f"Utility is highest at m = {m[best]:.3g}, {above[best]:.3g} nats above m = 0."

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from easyedit_split.analysis.result import FitResult
 from easyedit_split.errors import FitError
 
 LINEAR_TOLERANCE = 0.1
 CONVERGENCE_SLOPE = 0.1
-_GRID = 2001
+_GRID = 1001
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ def regions(
 
     Args:
         pref_fit: a preference fit.
-        linear_tolerance: the linear region of a side ends at the first m where the curve leaves the straight
-            line through its value and slope at 0 by more than this share of the line's own rise,
-            |f(m) - f(0) - f'(0) m| > linear_tolerance |f'(0) m|. 0.1 by default.
+        linear_tolerance: the linear region of a side ends at the largest e for which the curve stays near the
+            chord from 0 to e: |f(m) - f(0) - (m / e) (f(e) - f(0))| <= linear_tolerance |f(e) - f(0)| for every m
+            between. 0.1 by default. A chord, and not the tangent at 0, because the law may bend sharply within a
+            hair of 0, where no strength was measured.
         convergence_slope: the convergence region of a side begins at the first m from which on the slope
             stays at or below this share of the steepest slope of that side, |f'| <= convergence_slope max
             |f'|. 0.1 by default. The curve must have turned away from its line by then, so it never begins
             inside the linear region.
     Returns:
-        Regions in units of m; boundaries on a grid of 2,001 strengths a side.
+        Regions in units of m; boundaries on a grid of 1,001 strengths a side.
     Raises:
         FitError: the fit is not of a preference curve, or a number is not in (0, 1).
     """
@@ -85,18 +88,22 @@ def regions(
 
 def _side(fit: FitResult, edge: float, tolerance: float, flat: float) -> SideRegions:
     m = np.linspace(0.0, edge, _GRID)
-    m[0] = np.copysign(1e-300, edge)  # the value and the slope at 0 are those of this side
-    value, slope = fit.predict(m), fit.slope(m)
-    rise = slope[0] * m
-    bent = np.abs(value - value[0] - rise) > tolerance * np.abs(rise)
-    bent[0] = False
-    linear_end = int(np.argmax(bent)) if bent.any() else None
-    steep = np.abs(slope) > flat * np.abs(slope).max()
-    after = int(np.flatnonzero(steep)[-1]) + 1
-    if linear_end is not None:
-        after = max(after, linear_end)
+    m[0] = np.copysign(1e-300, edge)  # the value at 0 is the same on both sides, the slope is that of this side
+    rise, slope = fit.predict(m) - fit.predict(m[:1]), np.abs(fit.slope(m))
+    linear = _linear_end(m / edge, rise, tolerance)
+    steep = np.flatnonzero(slope > flat * slope.max())
+    converged = max(int(steep[-1]) + 1, linear)
     return SideRegions(
-        linear_end=None if linear_end is None else float(m[linear_end]),
-        convergence_start=None if after >= _GRID or linear_end is None else float(m[after]),
+        linear_end=float(m[linear]) if linear < _GRID - 1 else None,
+        convergence_start=float(m[converged]) if converged < _GRID - 1 else None,
         edge=edge,
     )
+
+
+def _linear_end(share: Array, rise: Array, tolerance: float) -> int:
+    """Index of the largest end whose chord from the first point the curve follows; 0 when there is none."""
+    for end in range(len(rise) - 1, 0, -1):
+        chord = rise[end] * share[: end + 1] / share[end]
+        if (np.abs(rise[: end + 1] - chord) <= tolerance * abs(rise[end])).all():
+            return end
+    return 0

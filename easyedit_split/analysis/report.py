@@ -87,10 +87,14 @@ def _figures(
     """(caption, (png, svg)) of every figure: all methods together, the front, each method alone, the manifolds."""
     named = {tables.label(key): one for key, one in analyses.items()}
     made = []
-    if len(named) > 1:
-        made.append(("Preference and utility of every method", "curves", plots.plot_curves(named)))
-    if any(one.preference_fit is not None and one.utility_fit is not None for one in named.values()):
-        made.append(("Preference gained for utility lost", "front", plots.plot_front(named)))
+    for reduction in dict.fromkeys(one.reduction for one in named.values()):  # sums and means share no axis
+        group = {name: one for name, one in named.items() if one.reduction == reduction}
+        if len(group) > 1:
+            caption = f"Preference and utility of every method, reduction={reduction!r}"
+            made.append((caption, f"curves_all_{reduction}", plots.plot_curves(group)))
+        if any(one.recommendation is not None for one in group.values()):
+            caption = f"Preference gained for utility lost, reduction={reduction!r}"
+            made.append((caption, f"front_{reduction}", plots.plot_front(group)))
     for key, one in analyses.items():
         name = tables.label(key)
         caption = f"Preference and utility of {name}; undefined points: {one.undefined}"

@@ -155,17 +155,21 @@ def transfer_table(transfers: Mapping[Key, Transfer]) -> Table:
 
 
 def strength_table(analyses: Mapping[Key, Analysis]) -> Table:
-    """The recommended strength of each method, with its interval and what it costs."""
-    columns = ("m", "low", "high", "preference gain", "utility loss", "budget", "limit", "reliable")
+    """The recommended strength of each method, with its interval, what the fits predict there and what was measured."""
+    columns = (
+        "m", "low", "high", "preference gain", "measured gain", "utility loss", "measured loss", "budget", "limit",
+        "reliable",
+    )  # fmt: skip
     rows: dict[Key, tuple[Cell, ...]] = {}
     for key, found in analyses.items():
         best = found.recommendation
-        if best is None:
-            rows[key] = (None,) * 6 + ("no fit", "no")
+        if best is None or best.m is None:
+            rows[key] = (None,) * 8 + ("no fit" if best is None else best.limit, "no")
             continue
         low, high = best.interval or (None, None)
+        gain, loss = found.measured_at(best.m)
         rows[key] = (
-            best.m, low, high, best.preference_gain, best.utility_drop, best.max_utility_drop, best.limit,
+            best.m, low, high, best.preference_gain, gain, best.utility_drop, loss, best.max_utility_drop, best.limit,
             "yes" if best.reliable else "no",
         )  # fmt: skip
     return _headed("strength", "Recommended strength, nats against m = 0, 95% bootstrap interval", columns, rows)

@@ -52,15 +52,27 @@ def sweep(n: int = 60, seed: int = 0, spread: float = 0.3, noise: float = 0.02, 
 # Regions
 
 
+def linear_end(function, tolerance: float, edge: float) -> float:
+    """The largest e at which the curve stays near its chord from 0, by brute force on a grid of its own."""
+    ends = np.arange(0.02, edge, 0.02)
+    good = []
+    for end in ends:
+        m = np.linspace(0, end, 200)
+        rise = function(m) - function(np.zeros(1))
+        if (np.abs(rise - rise[-1] * m / end) <= tolerance * abs(rise[-1])).all():
+            good.append(end)
+    return max(good)
+
+
 def test_regions_by_hand():
-    # p = 1/2: f = a m / sqrt(1 + m^2/L), f' = a (1 + m^2/L)^-3/2. A tenth off its line at 1 + m^2/L = 1/0.81,
-    # a tenth of its slope at 1 + m^2/L = 10^(2/3).
+    # p = 1/2: f' = a (1 + m^2/L)^-3/2 is a tenth of its value at 0 where 1 + m^2/L = 10^(2/3)
     found = analysis.regions(fits(0.5)[0])
-    linear, converged = np.sqrt(30 * (1 / 0.81 - 1)), np.sqrt(30 * (10 ** (2 / 3) - 1))
+    linear, converged = linear_end(lambda m: preference(m, 0.5), 0.1, 20), np.sqrt(30 * (10 ** (2 / 3) - 1))
+    assert 2.0 < linear < converged  # a share of sqrt(L), as it should be
     for side, sign in ((found.plus, 1), (found.minus, -1)):
-        # grid of 20 / 2000 and a fit that is exact to about 1e-3
-        assert side.linear_end == pytest.approx(sign * linear, abs=0.03)
-        assert side.convergence_start == pytest.approx(sign * converged, abs=0.03)
+        # grids of 20 / 1000 and 0.02, and a fit that is exact to about 1e-3
+        assert side.linear_end == pytest.approx(sign * linear, abs=0.06)
+        assert side.convergence_start == pytest.approx(sign * converged, abs=0.04)
         assert side.edge == sign * 20
     names = [name for name, _, _ in found.spans()]
     assert names == ["convergence", "transitional", "linear", "transitional", "convergence"]
@@ -69,10 +81,17 @@ def test_regions_by_hand():
 
 
 def test_region_boundaries_move_with_their_numbers():
+    wider = analysis.regions(fits(0.5)[0], linear_tolerance=0.2, convergence_slope=0.2)
+    assert wider.plus.linear_end == pytest.approx(linear_end(lambda m: preference(m, 0.5), 0.2, 20), abs=0.06)
+    assert wider.plus.convergence_start == pytest.approx(np.sqrt(30 * (5 ** (2 / 3) - 1)), abs=0.04)
+
+
+def test_a_bend_within_a_hair_of_zero_does_not_end_the_linear_region():
     fit = fits(0.5)[0]
-    wider = analysis.regions(fit, linear_tolerance=0.2, convergence_slope=0.2)
-    assert wider.plus.linear_end == pytest.approx(np.sqrt(30 * (1 / 0.64 - 1)), abs=0.03)
-    assert wider.plus.convergence_start == pytest.approx(np.sqrt(30 * (5 ** (2 / 3) - 1)), abs=0.03)
+    # centre 0.1 and L 0.01 on the right: D(0) = 2^-0.05 and the slope at 0 is far from that of the curve
+    bent = replace(fit, params={**fit.params, "beta": 0.5, "m_plus": 0.1, "L_plus": 0.01, "p_plus": 0.05})
+    assert bent.slope(0.0) > 1.4 * 0.5  # the curve itself rises by 0.5 a unit
+    assert analysis.regions(bent).plus.linear_end is None  # nearly a line to the end of the sweep
 
 
 def test_boundaries_the_sweep_does_not_reach_are_none():
@@ -80,7 +99,7 @@ def test_boundaries_the_sweep_does_not_reach_are_none():
     fit = analysis.fit_preference(m, preference(m, 0.5) + 0.01 * np.sin(40 * m))
     found = analysis.regions(fit)
     assert found.minus is None and found.plus.convergence_start is None
-    assert found.spans()[-1][2] == 1.0
+    assert found.plus.linear_end is None and found.spans() == [("linear", 0.0, 1.0)]
 
 
 def test_regions_of_something_else_are_an_error():
@@ -157,6 +176,16 @@ def test_wrong_arguments_are_errors():
     m = np.linspace(30, 50, 21)
     with pytest.raises(FitError, match="share no range"):
         analysis.recommend_strength(pref, analysis.fit_utility(m, utility(m)), max_utility_drop=1.0)
+
+
+def test_a_utility_that_is_best_elsewhere_and_a_fit_coarser_than_the_budget_are_said():
+    util = analysis.fit_utility(M, decay.curve("utility", M - 3.0, [9.0, -9.0, 0, 50, 1, 0, 50, 1]))
+    found = analysis.recommend_strength(fits(0.5)[0], util, max_utility_drop=1.0)
+    assert "Utility is highest at m = " in found.message
+    coarse = replace(fits()[1], rmse=2.5)
+    found = analysis.recommend_strength(fits()[0], coarse, max_utility_drop=1.0)
+    assert "misses its points by 2.5 nats" in found.message
+    assert "misses" not in analysis.recommend_strength(*fits(), max_utility_drop=1.0).message
 
 
 # Front
@@ -277,6 +306,10 @@ def test_analyse_does_everything_at_once():
     gains = [step.preference_gain for step in found.front]
     np.testing.assert_allclose(found.measured_gain, gains, atol=0.15)
     assert found.undefined == "preference 0 of 2460, utility 0 of 2460"
+    mean = found.preference.mean
+    assert found.measured_at(2.5)[0] == pytest.approx((mean[22] + mean[23]) / 2 - mean[20], abs=1e-12)
+    assert found.measured_at(3.0)[1] == pytest.approx(found.utility.mean[20] - found.utility.mean[23], abs=1e-12)
+    assert np.isnan(found.measured_at(21.0)).all()
     again = analysis.analyse(table, max_utility_drop=2.0, n_boot=200, seed=4)
     assert again.recommendation == found.recommendation
     np.testing.assert_array_equal(again.utility_interval, found.utility_interval)
@@ -301,6 +334,16 @@ def test_analyse_counts_undefined_points():
     found = analysis.analyse(table, n_boot=50)
     assert found.utility.n_undefined == 410 and found.preference.n_undefined == 0
     assert any("410 of 2460 utility points (16.7%)" in note for note in found.notes)
+
+
+def test_analyse_of_a_sweep_with_a_row_of_nan():
+    table = sweep()
+    table.loss_pos[7] = np.nan
+    found = analysis.analyse(table, n_boot=50)
+    assert found.preference.undefined[7] == 60 and np.isnan(found.preference_interval[7]).all()
+    assert found.preference_fit.n_dropped == found.utility_fit.n_dropped == 1
+    assert any("60 of 2460 preference points" in note for note in found.notes)
+    assert np.isfinite(found.recommendation.interval).all()
 
 
 def test_analyse_of_a_flat_change_says_so_and_gives_no_number():

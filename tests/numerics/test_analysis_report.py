@@ -138,6 +138,7 @@ def test_the_report_is_one_page_without_a_network(analyses, flat, tmp_path):
     page = Page()
     page.feed(report.html.read_text(encoding="utf-8"))
     assert page.open == [] and "A <run> & more" in page.text and "demo <1>" in page.text
+    # all methods, the front, three methods alone, the manifold; the reductions are the same
     assert len(page.links) == 6 and all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
     for words in ("123 of 820", "flat", "Table 2", "Table 5", "Table 6"):
         assert words in page.text and words in report.markdown.read_text(encoding="utf-8")
