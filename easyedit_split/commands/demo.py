@@ -14,8 +14,10 @@ import numpy as np
 from ..config import load_hparams
 from .common import data, load, print_table
 
-GRID = np.linspace(-8, 8, 33)
+GRID = np.linspace(-6, 6, 25)
+ALONG = np.linspace(-6, 6, 7)  # strengths at which the activation manifold is looked at
 BUDGET = 1.0
+TRAIN_SWEPT, TEST_SWEPT = 64, 100
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,7 @@ class _Form:
 def run(arguments: argparse.Namespace) -> int:
     from ..deltas import FORMS
     from ..easyedit.shipped import hparams_path
+    from ..runs import report_run
 
     folder = Path(arguments.out)
     files = {form: hparams_path(f"demo/{arguments.task}/split_{form}") for form in FORMS}
@@ -46,18 +49,24 @@ def run(arguments: argparse.Namespace) -> int:
     }  # fmt: skip
     hps = {form: load_hparams(path, overrides=chosen) for form, path in files.items()}
     first = hps[FORMS[0]]
-    pairs, test = data(first, "train_data"), data(first, "test_data")
+    pairs, test = data(first, "train_data"), data(first, "test_data")[:TEST_SWEPT]
     model, tokenizer = load(first)
     print(f"SPLIT on the demo model, task {arguments.task}: {len(pairs)} training pairs, {len(test)} test pairs\n")
     forms = [_one_form(hp, model, tokenizer, pairs, test, folder) for hp in hps.values()]
+    report = report_run(folder, BUDGET, title=f"SPLIT on the demo model, {arguments.task}")
     _print_curves(forms)
     _print_fits(forms)
     _print_generations(forms, model, tokenizer, [p.question for p in test[:3]])
+    print(f"\nartifacts and sweeps: {', '.join(str(folder / f.name) for f in forms)}")
+    print(f"figures: {', '.join(str(f) for f in report.figures if f.suffix == '.png')}")
+    print(f"report: {report.html}")
     return 0
 
 
 def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, folder: Path) -> _Form:
+    from ..activations import collect_activations
     from ..analysis import analyse
+    from ..runs import ACTIVATIONS, TEST, TRAIN, save_activations
     from ..sweeps import sweep
     from ..training import train_from
 
@@ -68,12 +77,15 @@ def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, folder
     seconds = time.monotonic() - start
     artifact.save(folder / form)
     table = sweep(model, tokenizer, test, artifact, GRID, "sum", progress=True)
-    table.save(folder / form / "sweep.parquet")
+    table.save(folder / form / TEST)
+    sweep(model, tokenizer, pairs[:TRAIN_SWEPT], artifact, GRID, "sum", progress=True).save(folder / form / TRAIN)
+    activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
+    save_activations(folder / form / ACTIVATIONS, ALONG, activations)
     return _Form(form, seconds, artifact, table, analyse(table, BUDGET))
 
 
 def _print_curves(forms: Sequence[_Form]) -> None:
-    shown = [float(m) for m in GRID if m in (-4, 0, 1, 2, 4, 8)]
+    shown = [float(m) for m in GRID if m in (-4, 0, 1, 2, 4, 6)]
     print("\nMean preference / utility log-odds on the test pairs (nats, sequence sum) at strength m:")
     rows = []
     for f in forms:

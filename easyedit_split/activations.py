@@ -1,0 +1,56 @@
+"""Activations at a layer's output, clean and steered: what the measured manifold (paper, section 4) is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .artifact import SteeringArtifact
+from .layout import lay_out
+from .models import context_length, held_still
+from .pairs import PreferencePair
+from .prefix import run_decoder
+from .scoring import embedding_device
+from .sites import Site, resolve_site
+from .tokens import Encoder
+
+
+def collect_activations(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[PreferencePair],
+    artifact: SteeringArtifact,
+    factors: Sequence[float],
+    *,
+    batch_size: int = 32,
+) -> list[np.ndarray]:
+    """Output of the artifact's block at the tokens of both answers, for each strength.
+
+    The pairs' answers are the stable inputs: texts the unsteered model handles well. The order of tokens is the same
+    for every strength.
+
+    Returns:
+        One float32 array `(K, d)` a strength.
+    """
+    encoder = Encoder(tokenizer, artifact.origin.get("chat", True), artifact.origin.get("system_prompt", ""))
+    encoded = encoder.pairs(pairs, context_length(model))
+    block = resolve_site(model, Site(artifact.site.layer, "residual")).module
+    found: list[list[np.ndarray]] = [[] for _ in factors]
+    states: list[torch.Tensor] = []
+    with held_still(model), torch.no_grad(), artifact.attach(model, 0.0) as handle:
+        hook = block.register_forward_hook(lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out))
+        try:
+            for start in range(0, len(encoded), batch_size):
+                batch = lay_out(encoded[start : start + batch_size], packed=False).to(embedding_device(model))
+                for k, m in enumerate(factors):
+                    states.clear()
+                    handle.set_strength(float(m))
+                    with handle.steer_only(batch.steered(handle.positions)):
+                        run_decoder(model, input_ids=batch.tokens, position_ids=batch.position_ids)
+                    found[k].append(states[0][batch.segments.to(states[0].device) > 0].float().cpu().numpy())
+        finally:
+            hook.remove()
+    return [np.concatenate(parts) for parts in found]

@@ -1,0 +1,20 @@
+"""`easyedit-split report`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", help="the folder of a run (it holds METHOD/sweep.parquet)")
+    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..runs import report_run
+
+    report = report_run(Path(arguments.run_folder), arguments.max_utility_drop, seed=arguments.seed)
+    print(f"report: {report.html}\ntables: {report.tables[0].parent}\nfigures: {report.figures[0].parent}")
+    return 0
