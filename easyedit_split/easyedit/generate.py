@@ -11,8 +11,8 @@ from easyedit_split.config import Hyperparameters
 from easyedit_split.easyedit.artifacts import why_no_plain_vector
 from easyedit_split.easyedit.data import concept_pairs
 from easyedit_split.easyedit.host import load_wrapper, plain_model, wrapped_blocks
-from easyedit_split.easyedit.token import take_away_tokens
 from easyedit_split.easyedit.hparams import frozen
+from easyedit_split.easyedit.token import take_away_tokens
 from easyedit_split.errors import ConfigError
 from easyedit_split.objectives import make_objective
 from easyedit_split.pairs import PreferencePair
