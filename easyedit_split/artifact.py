@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,8 +99,9 @@ class SteeringArtifact:
         if self.acts_at_block_output:
             import torch
 
-            vector = self.delta.tensors()["db"].cpu().clone()
-            write_atomically(path.with_suffix(".pt"), lambda temporary: torch.save(vector, temporary))
+            plain = io.BytesIO()  # torch.save to a full disk raises no OSError
+            torch.save(self.delta.tensors()["db"].cpu().clone(), plain)
+            write_atomically(path.with_suffix(".pt"), lambda temporary: temporary.write_bytes(plain.getvalue()))
         return write_tensors(path, self.delta.tensors(), header)
 
     @property

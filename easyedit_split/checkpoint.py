@@ -15,20 +15,25 @@ from .deltas import LinearDelta
 from .errors import ArtifactError
 from .files import read_tensors, write_tensors
 
-_SECONDS_BETWEEN = 20.0
+SECONDS_BETWEEN = 20.0
 _STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Checkpoint:
     """Progress of one run, which `run` (its origin: objective, settings, pairs) identifies.
 
-    Written at most every 20 seconds, and at the end.
+    Written at most every `seconds`, and at the end.
     """
 
     def __init__(
-        self, path: str | Path, delta: LinearDelta, optimizer: torch.optim.Optimizer, run: dict[str, Any]
+        self,
+        path: str | Path,
+        delta: LinearDelta,
+        optimizer: torch.optim.Optimizer,
+        run: dict[str, Any],
+        seconds: float = SECONDS_BETWEEN,
     ) -> None:
-        self.path, self.delta, self.optimizer = Path(path), delta, optimizer
+        self.path, self.delta, self.optimizer, self.seconds = Path(path), delta, optimizer, seconds
         self.run = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
         self._written = time.monotonic()
 
@@ -58,7 +63,7 @@ class Checkpoint:
 
     def step_done(self, step: int, last: bool) -> None:
         """Write if it is time; `step` is the next one."""
-        if last or time.monotonic() - self._written >= _SECONDS_BETWEEN:
+        if last or time.monotonic() - self._written >= self.seconds:
             self.write(step)
 
     def write(self, step: int) -> None:

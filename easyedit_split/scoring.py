@@ -83,20 +83,35 @@ class PairScorer:
         counts = torch.bincount(owner, minlength=2 * len(pairs)).float()
         return PairLosses(sums[0::2], sums[1::2], counts[0::2], counts[1::2])
 
-    def _hidden(self, indices: Tensor, batch: Batch, handle: Handle | None) -> Tensor:
+    def prepare(self, indices: Tensor, handle: Handle | None = None) -> None:
+        """Run the blocks below the site for `indices` as `losses` would at its first call, and nothing else.
+
+        A run that is taken up again calls it for the batches it skips: rounding depends on a batch's shape.
+        """
+        batch = lay_out([self.pairs[i] for i in indices.tolist()], self.packed).to(embedding_device(self.model))
+        if self.store is not None:
+            self._remember(row_items(indices, batch.rows_per_pair), self._inputs(batch), handle)
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
         config, dtype = unwrap(self.model).config, unwrap(self.model).dtype
-        inputs = {
+        return {
             "input_ids": batch.tokens,
             "position_ids": batch.position_ids,
             "attention_mask": batch.attention_mask(config, dtype),
         }
+
+    def _remember(self, items: Tensor, inputs: dict[str, Any], handle: Handle | None) -> None:
+        if self.store is not None and not bool(self.store.known[items].all()):
+            with handle.silenced() if handle else nullcontext():
+                self.store.put(items, lambda: run_decoder(self.model, **inputs))
+
+    def _hidden(self, indices: Tensor, batch: Batch, handle: Handle | None) -> Tensor:
+        inputs = self._inputs(batch)
         if self.store is None:
             with _steering(handle, batch):
                 return run_decoder(self.model, **inputs)
         items = row_items(indices, batch.rows_per_pair)
-        if not bool(self.store.known[items].all()):
-            with handle.silenced() if handle else nullcontext():
-                self.store.put(items, lambda: run_decoder(self.model, **inputs))
+        self._remember(items, inputs, handle)
         states = self.store.get(items, batch.tokens.shape[1], batch.tokens.device)
         with self.store.replay(states), _steering(handle, batch):
             return run_decoder(self.model, **inputs)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import ArtifactError, ConfigError
 from .files import write_atomically
+from .sweep_progress import SweepProgress, replay_from, sweep_identity
 
 if TYPE_CHECKING:
     from .artifact import SteeringArtifact
@@ -121,6 +122,8 @@ def sweep(
     *,
     chat: bool | None = None,
     progress: bool = False,
+    partial: str | Path | None = None,
+    partial_seconds: float = 20.0,
 ) -> SweepTable:
     """Score `pairs` at every strength of `factors` `(M,)`.
 
@@ -129,9 +132,12 @@ def sweep(
 
     Args:
         chat: use the chat template; None: as in training.
+        partial: a file: finished batches are written there, at most every `partial_seconds`, and a sweep that was
+            killed goes on from there, to the same table bit for bit. Delete it once the table is saved.
 
     Raises:
         ConfigError: no factors, or some that are not finite, or an unknown reduction.
+        ArtifactError: `partial` is broken, or of another sweep.
     """
     from .artifact import describe_model, versions
     from .models import context_length
@@ -143,11 +149,12 @@ def sweep(
     use_chat = artifact.origin.get("chat", True) if chat is None else chat
     encoder = Encoder(tokenizer, use_chat, artifact.origin.get("system_prompt", ""))
     encoded = encoder.pairs(pairs, context_length(model))
-    losses = _grid_losses(model, encoded, artifact, grid, progress)
     header = {
         "artifact": {"form": artifact.form, "site": str(artifact.site), "origin": artifact.origin},
         "model": describe_model(model), "pairs": len(pairs), "end_token": encoder.end_id, "versions": versions(),
     }  # fmt: skip
+    run = sweep_identity(artifact, model, encoded, grid, header) if partial else ""
+    losses = _grid_losses(model, encoded, artifact, grid, progress, SweepProgress(partial, run, partial_seconds))
     tokens = [
         np.array([len(a) for a in answers], float)
         for answers in zip(*((e.matching, e.not_matching) for e in encoded), strict=True)
@@ -164,7 +171,9 @@ def _checked_factors(factors: Any) -> np.ndarray:
     return grid
 
 
-def _grid_losses(model: Any, encoded: Any, artifact: Any, grid: np.ndarray, progress: bool) -> np.ndarray:
+def _grid_losses(
+    model: Any, encoded: Any, artifact: Any, grid: np.ndarray, progress: bool, saved: SweepProgress
+) -> np.ndarray:
     """`(2, M, N)` summed losses."""
     import torch
 
@@ -182,9 +191,14 @@ def _grid_losses(model: Any, encoded: Any, artifact: Any, grid: np.ndarray, prog
         torch.no_grad(),
         _bar(len(cells), progress) as bar,
     ):
-        for part in _batches(cells, scorer.lengths, model.device.type):
-            done = _score(scorer, handle, part, strengths)
-            losses[:, part[:, 0], part[:, 1]] = done
+        batches = list(_batches(cells, scorer.lengths, model.device.type))
+        start = saved.restore(losses, batches)
+        bar(sum(map(len, batches[:start])))
+        if (again := replay_from(batches, start)) < start:
+            _score(scorer, handle, batches[again], strengths)
+        for number, part in enumerate(batches[start:], start):
+            losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = _score(scorer, handle, part, strengths)
+            saved.batch_done(losses, batches, number + 1)
             bar(len(part))
     return losses
 

@@ -6,9 +6,8 @@ from a checkpoint is the run that was not interrupted, bit for bit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,17 @@ from torch import Tensor
 
 from .artifact import SteeringArtifact, describe_model, versions
 from .attach import Handle, attach, check_fit
-from .checkpoint import Checkpoint
+from .checkpoint import SECONDS_BETWEEN, Checkpoint
 from .config import TrainConfig
 from .deltas import LinearDelta, make_delta
 from .errors import TrainingError
 from .models import context_length, held_still
 from .objectives import AnswerLosses, Objective, SplitObjective
 from .pairs import PreferencePair, pairs_hash
+from .plan import Draw, Plan, seed_of
 from .positions import Positions
 from .scoring import PairLosses, PairScorer, joined
-from .sites import Site, resolve_site
+from .sites import Site, resolve_site, unwrap
 from .tokens import Encoder
 
 MAX_GRADIENT_NORM = 1.0
@@ -44,6 +44,7 @@ def train(
     chat: bool = True,
     system_prompt: str = "",
     checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = SECONDS_BETWEEN,
     progress: bool = False,
 ) -> SteeringArtifact:
     """Train a change of `form` at `site` (Eqs. 18 to 20 with `SplitObjective`, the default).
@@ -51,7 +52,8 @@ def train(
     AdamW, linear schedule to zero, gradient clipping at 1. The model stays in its dtype and is left as it was found.
 
     Args:
-        checkpoint: a file: progress is written there now and then, and taken up from there.
+        checkpoint: a file: progress is written there, at most every `checkpoint_seconds`, and taken up from there;
+            the artifact is then that of a run that was not interrupted, bit for bit.
         progress: show a progress bar.
 
     Raises:
@@ -78,48 +80,12 @@ def train(
         attach(model, delta, resolved, 0.0, positions=positions) as handle,
     ):
         try:
-            _Loop(scorer, handle, delta, objective, config).run(checkpoint, artifact, progress)
+            loop = _Loop(scorer, handle, delta, objective, config)
+            saved = loop.checkpoint(checkpoint, artifact, checkpoint_seconds) if checkpoint else None
+            loop.run(saved, artifact, progress)
         finally:
             delta.requires_grad_(False)
     return artifact
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One micro-batch: pairs, signs (+1 as given, -1 mirrored) and strengths, each `(B,)`."""
-
-    pairs: Tensor
-    signs: Tensor
-    strengths: Tensor
-
-
-class Plan:
-    """Which pairs meet which strengths at which step: a function of the seed."""
-
-    def __init__(self, n_pairs: int, config: TrainConfig) -> None:
-        self.n_pairs, self.config = n_pairs, config
-        self.micro_batches = math.ceil(n_pairs / config.batch_size)
-        self.steps_per_epoch = math.ceil(self.micro_batches / config.gradient_accumulation_steps)
-        self.steps = config.n_epochs * self.steps_per_epoch
-
-    def draws(self, step: int) -> list[Draw]:
-        """The micro-batches of one optimiser step."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(_seed(self.config, epoch))
-        order = torch.randperm(self.n_pairs, generator=generator)
-        signs = torch.tensor([1.0 if d == "add" else -1.0 for d in self.config.directions])
-        factors = torch.tensor(self.config.steering_factors)
-        choice = torch.randint(len(factors), (self.n_pairs, len(signs)), generator=generator)
-        size, take = self.config.batch_size, self.config.gradient_accumulation_steps
-        chunks = range(self.micro_batches)[within * take : (within + 1) * take]
-        return [
-            Draw(
-                order[c * size : (c + 1) * size].repeat_interleave(len(signs)),
-                signs.repeat(len(order[c * size : (c + 1) * size])),
-                factors[choice[order[c * size : (c + 1) * size]]].flatten(),
-            )
-            for c in chunks
-        ]
 
 
 class _Loop:
@@ -138,24 +104,34 @@ class _Loop:
         self.reference: PairLosses | None = None
         self.ablates = objective.ablates_negative_vectors and delta.form == "vector"
 
-    def run(self, checkpoint: str | Path | None, artifact: SteeringArtifact, progress: bool) -> None:
+    def checkpoint(self, path: str | Path, artifact: SteeringArtifact, seconds: float) -> Checkpoint:
+        """The checkpoint file of this run."""
+        inner = unwrap(self.scorer.model)
         run = {
-            "form": artifact.form,
-            "site": str(artifact.site),
-            "model": artifact.model,
-            "origin": artifact.origin,
-        }
-        saved = Checkpoint(checkpoint, self.delta, self.optimizer, run) if checkpoint else None
+            "form": artifact.form, "site": str(artifact.site), "model": artifact.model, "origin": artifact.origin,
+            "dtype": str(inner.dtype), "device": inner.device.type,
+        }  # fmt: skip
+        return Checkpoint(path, self.delta, self.optimizer, run, seconds)
+
+    def run(self, saved: Checkpoint | None, artifact: SteeringArtifact, progress: bool) -> None:
         start = saved.restore() if saved else 0
-        if self.objective.needs_reference:
+        if self.objective.needs_reference and start < self.plan.steps:
             self.reference = self._unsteered()
+        elif start < self.plan.steps:
+            self._prepare(start)
         self.handle.dropout = self.config.dropout
         for step in self._steps(start, progress):
-            torch.manual_seed(_seed(self.config, step))
+            torch.manual_seed(seed_of(self.config, step))
             self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 - step / self.plan.steps)
             self._step(step, artifact)
             if saved:
                 saved.step_done(step + 1, last=step + 1 == self.plan.steps)
+
+    def _prepare(self, start: int) -> None:
+        """What the steps of the first epoch before `start` kept of the lower blocks: see `PairScorer.prepare`."""
+        for step in range(min(start, self.plan.steps_per_epoch)):
+            for draw in self.plan.draws(step):
+                self.scorer.prepare(draw.pairs, self.handle)
 
     def _steps(self, start: int, progress: bool) -> Iterator[int]:
         if not progress:
@@ -233,11 +209,6 @@ def in_roles(losses: PairLosses, signs: Tensor, reference: PairLosses | None = N
         None if reference is None else pick(reference.matching, reference.not_matching),
         None if reference is None else pick(reference.not_matching, reference.matching),
     )
-
-
-def _seed(config: TrainConfig, number: int) -> int:
-    """A seed for one epoch or step, within what torch takes."""
-    return (config.seed * 1_000_003 + number) % 2**63
 
 
 def _origin(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .artifact import SteeringArtifact
+from .checkpoint import SECONDS_BETWEEN
 from .config import Hyperparameters
 from .errors import ConfigError, TrainingError
 from .estimators import diff_mean
@@ -23,11 +24,12 @@ def train_from(
     pairs: Sequence[PreferencePair],
     folder: Path | None = None,
     progress: bool = False,
+    checkpoint_seconds: float = SECONDS_BETWEEN,
 ) -> Iterator[tuple[int, SteeringArtifact]]:
     """One artifact for each of `hp.layers`, each trained alone.
 
     Args:
-        folder: where checkpoints lie while training runs; None: no checkpoints.
+        folder: where checkpoints lie until the last layer is done, so that no layer is trained twice; None: none.
 
     Raises:
         ConfigError: no layers named.
@@ -35,6 +37,7 @@ def train_from(
     """
     if not hp.layers:
         raise ConfigError("no layer named: set layers=[N]")
+    finished: list[Path] = []
     for layer in hp.layers:
         shared: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt, "progress": progress}
         if hp.objective_name == "diff_mean":
@@ -51,6 +54,7 @@ def train_from(
                 objective=make_objective(hp.objective_name, **hp.objective_parameters()),
                 config=hp.train_config(),
                 checkpoint=checkpoint,
+                checkpoint_seconds=checkpoint_seconds,
                 **shared,
             )
         except TrainingError as error:
@@ -60,6 +64,8 @@ def train_from(
                 raise
             kept = error.artifact.save(folder / "last_good")
             raise TrainingError(f"{error}; the change before that step is in {kept}", error.artifact) from None
-        yield layer, artifact
         if checkpoint:
-            checkpoint.unlink(missing_ok=True)
+            finished.append(checkpoint)
+        yield layer, artifact
+    for checkpoint in finished:
+        checkpoint.unlink(missing_ok=True)

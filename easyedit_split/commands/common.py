@@ -22,6 +22,17 @@ def hparams_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """`--checkpoint-seconds S`."""
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="keep progress on disk this often, to go on after a crash (default 20)",
+    )
+
+
 def settings(arguments: argparse.Namespace) -> Hyperparameters:
     """The file's keys (of a shipped name such as `demo/reviews/split_vector` too), then the overrides.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from .common import data, hparams_options, load, output_dir, print_table, settings
+from .common import checkpoint_option, data, hparams_options, load, output_dir, print_table, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", required=True, metavar="DIR", help="the folder that train wrote")
     parser.add_argument("--out", metavar="FILE", help="the table to write (default: sweep.parquet in output_dir)")
+    checkpoint_option(parser)
     hparams_options(parser)
 
 
@@ -17,16 +19,23 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ..artifact import SteeringArtifact
+    from ..locks import folder_lock
     from ..sweeps import sweep
 
     hp = settings(arguments)
     artifact = SteeringArtifact.load(arguments.artifact, hp.layers[0] if len(hp.layers) == 1 else None)
     pairs = data(hp, "test_data")
-    target = arguments.out or output_dir(hp) / "sweep.parquet"
-    model, tokenizer = load(hp)
+    target = Path(arguments.out or output_dir(hp) / "sweep.parquet")
+    partial = target.with_name(f".{target.name}.partial")
     factors = hp.factors or np.linspace(-20, 20, 41)
-    table = sweep(model, tokenizer, pairs, artifact, factors, hp.reduction, progress=True)
-    path = table.save(target)
+    with folder_lock(target.parent):
+        model, tokenizer = load(hp)
+        table = sweep(
+            model, tokenizer, pairs, artifact, factors, hp.reduction,
+            progress=True, partial=partial, partial_seconds=arguments.checkpoint_seconds,
+        )  # fmt: skip
+        path = table.save(target)
+        partial.unlink(missing_ok=True)
     preference, utility = table.preference(), table.utility()
     undefined = int(np.isnan(utility).sum())
     rows = [

@@ -5,20 +5,26 @@ from __future__ import annotations
 import argparse
 import time
 
-from .common import data, hparams_options, load, output_dir, settings
+from .common import checkpoint_option, data, hparams_options, load, output_dir, settings
 
-options = hparams_options
+
+def options(parser: argparse.ArgumentParser) -> None:
+    checkpoint_option(parser)
+    hparams_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..locks import folder_lock
     from ..training import train_from
 
     hp = settings(arguments)
     folder, pairs = output_dir(hp), data(hp, "train_data")
-    model, tokenizer = load(hp)
-    start = time.monotonic()
-    for layer, artifact in train_from(hp, model, tokenizer, pairs, folder, progress=True):
-        path = artifact.save(folder)
-        print(f"layer {layer}: {artifact.form} at {artifact.site.component}, {len(pairs)} pairs -> {path}")
+    with folder_lock(folder):
+        model, tokenizer = load(hp)
+        start = time.monotonic()
+        seconds = arguments.checkpoint_seconds
+        for layer, artifact in train_from(hp, model, tokenizer, pairs, folder, True, seconds):
+            path = artifact.save(folder)
+            print(f"layer {layer}: {artifact.form} at {artifact.site.component}, {len(pairs)} pairs -> {path}")
     print(f"trained in {time.monotonic() - start:.1f} s")
     return 0

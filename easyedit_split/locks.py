@@ -1,0 +1,55 @@
+"""One writer a folder: a lock that the system itself releases when its holder ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import ArtifactError
+
+_NAME = ".lock"
+
+
+@contextmanager
+def folder_lock(folder: str | Path) -> Iterator[None]:
+    """Hold `folder` (created where missing) for writing.
+
+    Raises:
+        ArtifactError: another process holds it, or it cannot be written.
+    """
+    path = Path(folder) / _NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ArtifactError(f"{folder} cannot be written ({reason}): choose another folder") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    try:
+        import fcntl
+    except ImportError:  # a system without it: the lock file alone, which stops nobody
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ArtifactError(
+                f"another process is writing to {path.parent}: wait for it, or choose another output folder"
+            ) from None
+        # the holder before may have removed the file between our open and our lock: then it is no longer the lock
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)
