@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 BUDGETS = (0.5, 1.0, 2.0, 4.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Analysis:
     """What one sweep says; log-odds in nats.
 
@@ -102,26 +102,20 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
         raise FitError(f"max_utility_drop is {max_utility_drop}; give a finite number of nats, at least 0.")
     preference, utility = curves(table)
     counts = bootstrap.draw_counts(preference.values.shape[1], n_boot, seed)
-    pref_draws, util_draws = (bootstrap.curve_draws(curve, counts) for curve in (preference, utility))
+    draws = bootstrap.curve_draws(preference, counts), bootstrap.curve_draws(utility, counts)
     notes = _undefined_notes(preference, utility, table.reduction)
     pref_fit, util_fit = _try_fit(preference, notes), _try_fit(utility, notes)
     recommendation: Recommendation | None = None
     steps: tuple[Recommendation, ...] = ()
     if pref_fit is not None and util_fit is not None:
-        recommendation, *rest = (
-            recommendation_interval(
-                recommend_strength(pref_fit, util_fit, budget),
-                pref_fit, util_fit, preference, utility, pref_draws, util_draws,
-            )
-            for budget in (max_utility_drop, *BUDGETS)
-        )  # fmt: skip
-        steps = tuple(rest)
-        notes.append(recommendation.message)
+        found = _recommend(pref_fit, util_fit, preference, utility, draws, (max_utility_drop, *BUDGETS), notes)
+        if found:
+            recommendation, steps = found[0], found[1:]
     return Analysis(
         preference=preference,
         utility=utility,
-        preference_interval=bootstrap.interval(pref_draws),
-        utility_interval=bootstrap.interval(util_draws),
+        preference_interval=bootstrap.interval(draws[0]),
+        utility_interval=bootstrap.interval(draws[1]),
         preference_fit=pref_fit,
         utility_fit=util_fit,
         regions=None if pref_fit is None else regions(pref_fit),
@@ -136,6 +130,20 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
         seed=seed,
         notes=tuple(notes),
     )
+
+
+def _recommend(
+    pref_fit: FitResult, util_fit: FitResult, preference: Curve, utility: Curve, draws: tuple[Array, Array],
+    budgets: tuple[float, ...], notes: list[str],
+) -> tuple[Recommendation, ...]:  # fmt: skip
+    """A recommendation with its interval for each budget; none when the fits share no strength."""
+    try:
+        found = [recommend_strength(pref_fit, util_fit, budget) for budget in budgets]
+    except FitError as error:
+        notes.append(str(error))
+        return ()
+    notes.append(found[0].message)
+    return tuple(recommendation_interval(one, pref_fit, util_fit, preference, utility, *draws) for one in found)
 
 
 def _try_fit(curve: Curve, notes: list[str]) -> FitResult | None:

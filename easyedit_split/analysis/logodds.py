@@ -92,7 +92,7 @@ def util_log_odds(loss_pos: ArrayLike, loss_neg: ArrayLike) -> Array:
         return _finite_or_nan(s - np.where(s > LOG_HALF, near, far))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """A log-odds curve over m, in nats.
 

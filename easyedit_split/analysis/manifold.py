@@ -34,7 +34,7 @@ VARIANCE = 0.9
 DELTA = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifold:
     """A low-rank model of clean activations at one layer.
 
@@ -71,7 +71,7 @@ class Manifold:
         return off, np.linalg.norm(along / self.deviations, axis=-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeasuredDecay:
     """Validity along m, beside the decay a fit deduced from the losses.
 

@@ -53,7 +53,7 @@ class Recommendation:
     interval: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Front:
     """Strengths that no other swept strength beats in both curves, by rising loss of utility; nats.
 

@@ -17,7 +17,7 @@ from easyedit_split.analysis import decay
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FitResult:
     """A fitted curve. Values are in nats, strengths in the units of m.
 

@@ -31,7 +31,7 @@ _BRANCHES = np.array([(s, p) for s in np.log([0.003, 0.01, 0.03, 0.1, 0.5, 3.0])
 _SCREEN_DROPS = (1e-3, 0.05, 0.15, 0.35, 0.8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Points of one curve, scaled and sorted by x; the first ``n_minus`` belong to the negative branch.
 
@@ -54,7 +54,7 @@ class Problem:
         return slice(0, self.n_minus) if side == "minus" else slice(self.n_minus, len(self.x))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """The best shape found, its linear coefficients, and how the search went."""
 

@@ -9,7 +9,7 @@ from easyedit_split.analysis.logodds import Sweep, curves
 from easyedit_split.analysis.result import FitResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Transfer:
     """Fits of the training curves and their R^2 on both splits.
 

@@ -22,7 +22,7 @@ BOUND_TOLERANCE = 1e-7
 DETERMINED = 1e-9  # smallest share of the largest singular value that still counts as determined
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Uncertainty:
     """Covariance (P, P) and standard errors (P,) of the parameters; see ``FitResult`` for their meaning."""
 

@@ -38,12 +38,12 @@ def test_recovers_the_law_without_noise(kind: str):
 
 
 def test_standard_errors_match_the_spread_of_repeated_fits():
-    scale, n = 0.01, 40
+    scale, n = 0.01, 30
     results = [fit_preference(M, noisy("preference", scale, seed)) for seed in range(n)]
     spread = np.std([result.vector for result in results], axis=0)
     predicted = np.median([list(result.stderr.values()) for result in results], axis=0)
-    # the standard deviation of n draws is known to 1 / sqrt(2 n) = 11%; three of those
-    np.testing.assert_allclose(predicted, spread, rtol=0.34)
+    # the standard deviation of n draws is known to 1 / sqrt(2 n) = 13%; three of those
+    np.testing.assert_allclose(predicted, spread, rtol=0.39)
 
 
 def test_standard_errors_scale_with_the_noise_and_the_condition_does_not():

@@ -258,7 +258,7 @@ def test_the_step_instead_of_a_fit_is_a_projection():
 def test_interval_agrees_with_full_refits():
     table = sweep(n=60)
     pref_curve, util_curve = analysis.curves(table)
-    counts = bootstrap.draw_counts(60, 60, seed=1)
+    counts = bootstrap.draw_counts(60, 40, seed=1)
     pref_draws, util_draws = (bootstrap.curve_draws(curve, counts) for curve in (pref_curve, util_curve))
     pref = analysis.fit_preference(pref_curve.m, pref_curve.mean)
     util = analysis.fit_utility(util_curve.m, util_curve.mean)
