@@ -21,7 +21,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from easyedit_split.demo import FOLDER, model_path
 from easyedit_split.demo.world import Example, corpus, write_data
 
-STEPS = 2000
+STEPS = 1200
 BATCH = 32
 PEAK_LR = 3e-3
 WARMUP = 100
