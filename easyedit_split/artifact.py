@@ -206,4 +206,5 @@ def _artifact_file(path: Path, layer: int | None) -> Path:
 
 
 def _named(model: dict[str, Any]) -> str:
-    return f"{model['name']} ({model['architecture']}, {model['layers']} layers of width {model['width']})"
+    name, kind, depth, width = (model.get(k, "unknown") for k in ("name", "architecture", "layers", "width"))
+    return f"{name} ({kind}, {depth} layers of width {width})"

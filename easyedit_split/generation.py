@@ -61,7 +61,7 @@ def generate(
         order.sort(key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
     device = embedding_device(model)
-    starts = range(0, len(order), batch_size)
+    starts: Any = range(0, len(order), batch_size)
     if progress:
         from tqdm import tqdm
 
