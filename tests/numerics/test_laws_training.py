@@ -13,7 +13,6 @@ from tiny import MAIN, tiny_model
 
 from easyedit_split import trainer as trainer_module
 from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.checkpoint import Checkpoint
 from easyedit_split.config import TrainConfig
 from easyedit_split.deltas import FORMS
 from easyedit_split.errors import ArtifactError, ConfigError, DataError, SiteError, TrainingError
