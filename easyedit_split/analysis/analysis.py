@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from easyedit_split.analysis import bootstrap, decay
 from easyedit_split.analysis.fit import fit_preference, fit_utility
 from easyedit_split.analysis.logodds import Curve, Sweep, curves
+from easyedit_split.analysis.pareto import preference_at_budget
 from easyedit_split.analysis.recommend import (
     Recommendation,
-    preference_at_budget,
     recommend_strength,
     recommendation_interval,
 )

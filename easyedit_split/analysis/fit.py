@@ -5,19 +5,22 @@ The fit is unweighted unless standard errors are given.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from easyedit_split.analysis import decay
 from easyedit_split.analysis.result import FitResult, r_squared
 from easyedit_split.analysis.solve import Problem, Solution, solve
-from easyedit_split.analysis.uncertainty import Uncertainty, uncertainty
+from easyedit_split.analysis.uncertainty import uncertainty
 from easyedit_split.errors import FitError
 
 Array = NDArray[np.float64]
 
 FLAT = 1e-9  # a curve whose range is below this share of its size (or of 1 nat) carries no shape
 BRANCH_PARAMETERS = 3
+BEND = 0.1  # share of its range that a curve may bend between two strengths without a word
 
 
 def fit_preference(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None) -> FitResult:
@@ -128,7 +131,7 @@ def _result(
     dof = len(m) - spread.n_free
     gap = decay.continuity_gap(params[-6:]) if sides == "both" else 0.0
     at_bound = tuple(name for name, hit in zip(names, spread.at_bound, strict=True) if hit)
-    return FitResult(
+    result = FitResult(
         kind=kind,
         params={name: float(value) for name, value in zip(names, params, strict=True)},
         stderr={name: float(value) for name, value in zip(names, spread.stderr, strict=True)},
@@ -146,31 +149,42 @@ def _result(
         n_starts=solution.n_starts,
         at_bound=at_bound,
         success=solution.converged,
-        message=_message(solution, sides, r2, len(m), n_dropped, at_bound, spread),
+        message="",
     )
+    return replace(result, message=_message(result, spread.determined))
 
 
-def _message(
-    solution: Solution,
-    sides: str,
-    r2: float,
-    n: int,
-    n_dropped: int,
-    at_bound: tuple[str, ...],
-    spread: Uncertainty,
-) -> str:
-    if not solution.converged:
+def _message(fit: FitResult, determined: bool) -> str:
+    if not fit.success:
         return (
-            f"The search did not converge from {solution.n_starts} starts, so do not use these numbers; "
+            f"The search did not converge from {fit.n_starts} starts, so do not use these numbers; "
             "add strengths to the sweep or check it for outliers."
         )
-    parts = [f"Converged with R^2 = {r2:.4f} over {n} points"]
-    if sides != "both":
-        parts.append(f"one branch only, since every m is {'>=' if sides == 'plus' else '<='} 0")
-    if n_dropped:
-        parts.append(f"{n_dropped} undefined points left out")
-    if at_bound:
-        parts.append(f"{', '.join(at_bound)} at the bound of the search")
-    if not spread.determined:
+    parts = [f"Converged with R^2 = {fit.r2:.4f} over {fit.n_points} points"]
+    if fit.sides != "both":
+        parts.append(f"one branch only, since every m is {'>=' if fit.sides == 'plus' else '<='} 0")
+    if fit.n_dropped:
+        parts.append(f"{fit.n_dropped} undefined points left out")
+    if fit.at_bound:
+        parts.append(f"{', '.join(fit.at_bound)} at the bound of the search")
+    if not determined:
         parts.append("single parameters are not determined by these points although the curve is")
+    if fit.kind == "utility" and fit.params["beta"] < 0:
+        parts.append("beta is negative, so utility rises where the law supposes that it decays")
+    parts += _bend(fit)
     return "; ".join(parts) + "."
+
+
+def _bend(fit: FitResult) -> list[str]:
+    """A phrase when the curve bends between neighbouring strengths, where nothing was measured."""
+    at = np.unique(fit.m)
+    between = np.linspace(at[0], at[-1], 40 * len(at))
+    value = fit.predict(at)
+    off = np.abs(fit.predict(between) - np.interp(between, at, value))
+    worst = int(np.argmax(off))
+    if off[worst] <= max(BEND * float(np.ptp(value)), 4.0 * fit.rmse):
+        return []
+    return [
+        f"the curve bends by {off[worst]:.2g} nats between neighbouring strengths near m = {between[worst]:.2g}, "
+        "so sweep more strengths there"
+    ]

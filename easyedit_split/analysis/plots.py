@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from easyedit_split.analysis.analysis import Analysis
 from easyedit_split.analysis.logodds import Curve
 from easyedit_split.analysis.manifold import MeasuredDecay
-from easyedit_split.analysis.recommend import front
+from easyedit_split.analysis.pareto import front
 from easyedit_split.analysis.result import FitResult
 from easyedit_split.errors import FitError
 
@@ -67,8 +67,8 @@ def plot_curves(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
 def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     """Gain in preference against loss of utility, both from m = 0, along the front of each method.
 
-    Lines are from the fits, points the measured curves; up and to the left is better. Only strengths on the
-    side of m where preference rises are drawn.
+    Lines are from the fits, points the measured curves, stars the recommended m; up and to the left is
+    better. Only strengths that raise preference are drawn, and points as far as the longest front.
 
     Raises:
         FitError: no method has both fits.
@@ -76,20 +76,21 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     _need(analyses)
     figure = _figure(4.4)
     axes = figure.subplots()
-    drawn = 0
-    for number, (label, found) in enumerate(analyses.items()):
-        if found.preference_fit is None or found.utility_fit is None:
-            continue
-        drawn += 1
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        edge = front(found.preference_fit, found.utility_fit)
+    fronts = {
+        label: front(one.preference_fit, one.utility_fit)
+        for label, one in analyses.items()
+        if one.preference_fit is not None and one.utility_fit is not None
+    }
+    if not fronts:
+        raise FitError("No method has both curves fitted, so there is no front to plot; see the notes of the analyses.")
+    furthest = max(edge.utility_drop[-1] for edge in fronts.values())
+    for number, (label, edge) in enumerate(fronts.items()):
+        found, colour = analyses[label], COLOURS[number % len(COLOURS)]
         gains = edge.preference_gain >= 0
         axes.plot(edge.utility_drop[gains], edge.preference_gain[gains], color=colour, linewidth=1.6, label=label)
-        pref, util = found.preference.mean, found.utility.mean
-        base = np.interp(0.0, found.preference.m, pref), np.interp(0.0, found.preference.m, util)
-        gain, drop = pref - base[0], base[1] - util
-        shown = (gain >= 0) & (drop <= edge.utility_drop[-1] * 1.02 + 1e-9)
-        axes.plot(drop[shown], gain[shown], marker, color=colour, markersize=4, alpha=0.7)
+        gain, loss = np.array([found.measured_at(m) for m in found.preference.m]).T
+        shown = (gain >= 0) & (loss <= furthest)
+        axes.plot(loss[shown], gain[shown], MARKERS[number % len(MARKERS)], color=colour, markersize=4, alpha=0.7)
         best = found.recommendation
         if best is not None and best.m is not None:
             axes.plot(best.utility_drop, best.preference_gain, "*", color=colour, markersize=13, zorder=4)
@@ -97,13 +98,13 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
                 f"m = {best.m:.3g}", (best.utility_drop, best.preference_gain), xytext=(7, -11),
                 textcoords="offset points", color=colour, fontsize=9,
             )  # fmt: skip
-    if not drawn:
-        raise FitError("No method has both curves fitted, so there is no front to plot; see the notes of the analyses.")
+    axes.axvline(0.0, color="#888888", linewidth=0.6, zorder=0.5)
     axes.set_xlabel("Loss of utility from m = 0 (nats)")
     axes.set_ylabel("Gain in preference from m = 0 (nats)")
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    if title:
-        axes.set_title(title, loc="left", fontsize=11)
+    figure.legend(
+        loc="outside upper left", ncols=3, frameon=False, fontsize=8.5, alignment="left",
+        title=title or None, title_fontsize=11,
+    )  # fmt: skip
     _tidy(axes)
     return figure
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from easyedit_split.analysis.bootstrap import LEVEL, fit_draws
 from easyedit_split.analysis.logodds import Curve
@@ -53,18 +52,6 @@ class Recommendation:
     interval: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Front:
-    """Strengths that no other swept strength beats in both curves, by rising loss of utility; nats.
-
-    Attributes: m, preference_gain and utility_drop, each (K,), the last two against m = 0.
-    """
-
-    m: Array
-    preference_gain: Array
-    utility_drop: Array
-
-
 def recommend_strength(pref_fit: FitResult, util_fit: FitResult, max_utility_drop: float) -> Recommendation:
     """The m of highest predicted preference with utility(0) - utility(m) <= max_utility_drop.
 
@@ -79,10 +66,10 @@ def recommend_strength(pref_fit: FitResult, util_fit: FitResult, max_utility_dro
     Raises:
         FitError: the budget is negative or not finite, the fits are of the wrong kind or share no strength.
     """
-    _check(pref_fit, util_fit, max_utility_drop)
-    m = _grid(pref_fit, util_fit, GRID)
+    check_fits(pref_fit, util_fit, max_utility_drop)
+    m = swept_grid(pref_fit, util_fit, GRID)
     preference, utility = pref_fit.predict(m), util_fit.predict(m)
-    base_preference, base_utility = _at_zero(pref_fit), _at_zero(util_fit)
+    base_preference, base_utility = at_zero(pref_fit), at_zero(util_fit)
     allowed = base_utility - utility <= max_utility_drop
     within: Literal["some", "all", "none"] = "all" if allowed.all() else "some" if allowed.any() else "none"
     reliable = all(fit.success and fit.r2 >= POOR_R2 for fit in (pref_fit, util_fit))
@@ -120,7 +107,7 @@ def recommendation_interval(
     """
     if recommendation.m is None:
         return recommendation
-    m = np.union1d(_grid(pref_fit, util_fit, BOOT_GRID), [recommendation.m])
+    m = np.union1d(swept_grid(pref_fit, util_fit, BOOT_GRID), [recommendation.m])
     drawn_preference = fit_draws(pref_fit, preference, pref_draws, m)
     drawn_utility = fit_draws(util_fit, utility, util_draws, m)
     base = fit_draws(util_fit, utility, util_draws, np.zeros(1))
@@ -134,60 +121,16 @@ def recommendation_interval(
     return replace(recommendation, interval=(float(low), float(high)))
 
 
-def front(pref_fit: FitResult, util_fit: FitResult) -> Front:
-    """The preference-utility front of the fitted curves over the sweep (401 strengths, and m = 0).
-
-    A strength is on the front when no other has at least its preference for a smaller loss of utility.
-    """
-    _check(pref_fit, util_fit, 0.0)
-    m = _grid(pref_fit, util_fit, 401)
-    gain = pref_fit.predict(m) - _at_zero(pref_fit)
-    drop = _at_zero(util_fit) - util_fit.predict(m)
-    order = np.lexsort((-gain, drop))
-    best_before = np.concatenate([[-np.inf], np.maximum.accumulate(gain[order])[:-1]])
-    kept = order[gain[order] > best_before]
-    return Front(m[kept], gain[kept], drop[kept])
-
-
-def preference_at_budget(m: ArrayLike, preference: ArrayLike, utility: ArrayLike, budgets: Sequence[float]) -> Array:
-    """Highest measured gain in preference within each budget of utility: no law, only the measured curves.
-
-    The curves are joined by straight lines between neighbouring strengths (401 points a gap are looked at),
-    so the answer does not jump from one swept strength to the next. This compares methods without trusting a
-    fit.
-
-    Args:
-        m, preference, utility: (M,) strengths and mean log-odds in nats; points with a NaN are left out.
-        budgets: (K,) largest allowed utility(0) - utility(m), nats.
-    Returns:
-        (K,) gains in nats against m = 0; NaN where nothing measured is within the budget.
-    Raises:
-        FitError: fewer than two points are defined, or the strengths do not reach m = 0.
-    """
-    at, pref, util = (np.asarray(array, dtype=float) for array in (m, preference, utility))
-    keep = np.isfinite(at) & np.isfinite(pref) & np.isfinite(util)
-    order = np.argsort(at[keep], kind="stable")
-    at, pref, util = at[keep][order], pref[keep][order], util[keep][order]
-    if len(at) < 2:
-        raise FitError(f"Only {len(at)} strengths have both curves defined; at least 2 are needed.")
-    if not at[0] <= 0 <= at[-1]:
-        raise FitError(f"The sweep runs from {at[0]:g} to {at[-1]:g}; gains and losses need m = 0 inside it.")
-    number = np.linspace(0, len(at) - 1, 400 * (len(at) - 1) + 1)
-    dense = np.union1d(np.interp(number, np.arange(len(at)), at), [0.0])
-    gain = np.interp(dense, at, pref) - np.interp(0.0, at, pref)
-    drop = np.interp(0.0, at, util) - np.interp(dense, at, util)
-    best = np.array([np.where(drop <= budget, gain, -np.inf).max() for budget in budgets])
-    return np.where(np.isfinite(best), best, np.nan)
-
-
-def _check(pref_fit: FitResult, util_fit: FitResult, budget: float) -> None:
+def check_fits(pref_fit: FitResult, util_fit: FitResult, budget: float) -> None:
+    """Raise FitError unless the fits are a preference and a utility fit, and the budget is a finite number >= 0."""
     if (pref_fit.kind, util_fit.kind) != ("preference", "utility"):
         raise FitError(f"The fits are of kind {pref_fit.kind!r} and {util_fit.kind!r}; give preference, then utility.")
     if not (np.isfinite(budget) and budget >= 0):
         raise FitError(f"max_utility_drop is {budget}; give a finite number of nats, at least 0.")
 
 
-def _grid(pref_fit: FitResult, util_fit: FitResult, n: int) -> Array:
+def swept_grid(pref_fit: FitResult, util_fit: FitResult, n: int) -> Array:
+    """n evenly spaced strengths (and 0) over the range that both fits were measured on; FitError without one."""
     low = max(pref_fit.m_range[0], util_fit.m_range[0])
     high = min(pref_fit.m_range[1], util_fit.m_range[1])
     if low >= high:
@@ -196,7 +139,8 @@ def _grid(pref_fit: FitResult, util_fit: FitResult, n: int) -> Array:
     return np.union1d(grid, [0.0]) if low <= 0 <= high else grid
 
 
-def _at_zero(fit: FitResult) -> float:
+def at_zero(fit: FitResult) -> float:
+    """The fitted value at m = 0, in nats."""
     return float(fit.predict(np.zeros(1))[0])
 
 
@@ -250,8 +194,8 @@ def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitRe
 
 def _utility_peak(pref_fit: FitResult, util_fit: FitResult) -> str | None:
     """A sentence when utility is clearly higher away from m = 0: the loss is then counted from below its best."""
-    m = _grid(pref_fit, util_fit, BOOT_GRID)
-    above = util_fit.predict(m) - _at_zero(util_fit)
+    m = swept_grid(pref_fit, util_fit, BOOT_GRID)
+    above = util_fit.predict(m) - at_zero(util_fit)
     best = int(np.argmax(above))
     if above[best] <= max(util_fit.rmse, 0.1):
         return None

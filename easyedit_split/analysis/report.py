@@ -16,14 +16,21 @@ from easyedit_split.analysis.splits import Transfer
 from easyedit_split.analysis.tables import Key, Table
 from easyedit_split.errors import FitError
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color:
-#1c1c1c; } h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } figure { margin: 1rem 0; }
-img { max-width: 46rem; width: 100%; } figcaption, .small { color: #555; font-size: 0.9rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; margin: 0.6rem 0; font-size: 0.88rem; }
-th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; white-space: nowrap; } th { text-align: left;
-} td.number { text-align: right; font-variant-numeric: tabular-nums; }
-"""
+STYLE = "\n".join(
+    (
+        "body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }",
+        "body { color: #1c1c1c; background: #fff; }",
+        "h1 { font-size: 1.5rem; }",
+        "h2 { font-size: 1.15rem; margin-top: 2.2rem; }",
+        "figure { margin: 1rem 0; }",
+        "img { max-width: 46rem; width: 100%; }",
+        "figcaption, .small { color: #555; font-size: 0.9rem; }",
+        ".wide { overflow-x: auto; }",
+        "table { border-collapse: collapse; margin: 0.6rem 0; font-size: 0.88rem; }",
+        "th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; white-space: nowrap; text-align: left; }",
+        "td.number { text-align: right; font-variant-numeric: tabular-nums; }",
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,20 @@ def test_parameters_at_a_bound_are_named_and_have_no_error():
     assert np.isfinite([result.stderr["beta"], result.stderr["b"]]).all()
 
 
+def test_what_the_law_does_not_suppose_is_said():
+    rising = fit_utility(M, -noisy("utility", 0.01))
+    assert rising.params["beta"] < 0 and "beta is negative" in rising.message
+    assert "beta is negative" not in fit_utility(M, noisy("utility", 0.01)).message
+
+
+def test_a_bend_between_two_strengths_is_said():
+    sharp = np.array([12.0, -9.0, 0.0, 0.05, 0.5, 0.0, 0.05, 0.5])  # falls to half within 0.4 of 0
+    coarse, fine = M, np.unique(np.concatenate([M, np.linspace(-2, 2, 81)]))
+    said = fit_utility(coarse, decay.curve("utility", coarse, sharp)).message
+    assert "between neighbouring strengths near m = " in said and "sweep more strengths" in said
+    assert "neighbouring" not in fit_utility(fine, decay.curve("utility", fine, sharp)).message
+
+
 def test_gradients_of_the_search_against_differences():
     rng = np.random.default_rng(5)
     problem = Problem(M / 20, rng.normal(size=41), rng.uniform(0.5, 2, 41), True, ("plus", "minus"))

@@ -1,0 +1,73 @@
+"""The preference-utility front: what a strength gains in preference for what it costs in utility."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from easyedit_split.analysis.recommend import at_zero, check_fits, swept_grid
+from easyedit_split.analysis.result import FitResult
+from easyedit_split.errors import FitError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """Strengths that no other swept strength beats in both curves, by rising loss of utility; nats.
+
+    Attributes: m, preference_gain and utility_drop, each (K,), the last two against m = 0.
+    """
+
+    m: Array
+    preference_gain: Array
+    utility_drop: Array
+
+
+def front(pref_fit: FitResult, util_fit: FitResult) -> Front:
+    """The preference-utility front of the fitted curves over the sweep (401 strengths, and m = 0).
+
+    A strength is on the front when no other has at least its preference for a smaller loss of utility.
+    """
+    check_fits(pref_fit, util_fit, 0.0)
+    m = swept_grid(pref_fit, util_fit, 401)
+    gain = pref_fit.predict(m) - at_zero(pref_fit)
+    drop = at_zero(util_fit) - util_fit.predict(m)
+    order = np.lexsort((-gain, drop))
+    best_before = np.concatenate([[-np.inf], np.maximum.accumulate(gain[order])[:-1]])
+    kept = order[gain[order] > best_before]
+    return Front(m[kept], gain[kept], drop[kept])
+
+
+def preference_at_budget(m: ArrayLike, preference: ArrayLike, utility: ArrayLike, budgets: Sequence[float]) -> Array:
+    """Highest measured gain in preference within each budget of utility: no law, only the measured curves.
+
+    The curves are joined by straight lines between neighbouring strengths (401 points a gap are looked at),
+    so the answer does not jump from one swept strength to the next. This compares methods without trusting a
+    fit.
+
+    Args:
+        m, preference, utility: (M,) strengths and mean log-odds in nats; points with a NaN are left out.
+        budgets: (K,) largest allowed utility(0) - utility(m), nats.
+    Returns:
+        (K,) gains in nats against m = 0; NaN where nothing measured is within the budget.
+    Raises:
+        FitError: fewer than two points are defined, or the strengths do not reach m = 0.
+    """
+    at, pref, util = (np.asarray(array, dtype=float) for array in (m, preference, utility))
+    keep = np.isfinite(at) & np.isfinite(pref) & np.isfinite(util)
+    order = np.argsort(at[keep], kind="stable")
+    at, pref, util = at[keep][order], pref[keep][order], util[keep][order]
+    if len(at) < 2:
+        raise FitError(f"Only {len(at)} strengths have both curves defined; at least 2 are needed.")
+    if not at[0] <= 0 <= at[-1]:
+        raise FitError(f"The sweep runs from {at[0]:g} to {at[-1]:g}; gains and losses need m = 0 inside it.")
+    number = np.linspace(0, len(at) - 1, 400 * (len(at) - 1) + 1)
+    dense = np.union1d(np.interp(number, np.arange(len(at)), at), [0.0])
+    gain = np.interp(dense, at, pref) - np.interp(0.0, at, pref)
+    drop = np.interp(0.0, at, util) - np.interp(dense, at, util)
+    best = np.array([np.where(drop <= budget, gain, -np.inf).max() for budget in budgets])
+    return np.where(np.isfinite(best), best, np.nan)
