@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 from .errors import ArtifactError
 
 _NAME = ".lock"
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # see `files.write_atomically`
 
 
 @contextmanager
 def folder_lock(folder: str | Path) -> Iterator[None]:
-    """Hold `folder` (created where missing) for writing.
+    """Hold `folder` (created where missing) for writing; what killed writers left half-written there is removed.
 
     Raises:
         ArtifactError: another process holds it, or it cannot be written.
@@ -27,6 +29,9 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
         reason = error.strerror or error
         raise ArtifactError(f"{folder} cannot be written ({reason}): choose another folder") from error
     try:
+        for leftover in path.parent.iterdir():
+            if _TEMPORARY.fullmatch(leftover.name) and leftover.is_file():
+                leftover.unlink(missing_ok=True)
         yield
     finally:
         with suppress(OSError):
