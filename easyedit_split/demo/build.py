@@ -1,4 +1,4 @@
-"""Build the demo model from nothing: tokenizer, a Qwen2 of 0.8 million parameters, a few minutes of training.
+"""Build the demo model from nothing: tokenizer, a Qwen2 of 0.7 million parameters, a few minutes of training.
 
 ``python -m easyedit_split.demo.build [--out DIR] [--steps N] [--seed S]``. The same seed on the same machine
 with the same number of threads gives the same weights, bit for bit.
@@ -96,7 +96,9 @@ def encode(tokenizer: Qwen2Tokenizer, example: Example) -> tuple[list[int], list
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": example.question}], tokenize=False, add_generation_prompt=True
     )
-    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in (prompt, example.answer + END)]
+    # without the answer's leading space, as `tokens.Encoder` scores it: the template ends where the answer begins
+    texts = (prompt, example.answer.lstrip(" ") + END)
+    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     return encoded[0], encoded[1]
 
 
