@@ -35,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return _guarded(lambda: launch(arguments[1:]), debug=False)
     parser = _parser(arguments[0] if arguments and arguments[0] in COMMANDS else None)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and hasattr(options, "settings") and all("=" in item and item[0] != "-" for item in rest):
+        options.settings += rest  # argparse stops taking `key=value` once an option stands between
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command is None:
         parser.print_help()
         return 2

@@ -1,0 +1,181 @@
+"""One cell: train, sweep, fit, choose the strength, generate, judge; one result file, written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..analysis import transfer
+from ..artifact import SteeringArtifact, describe_model
+from ..errors import FitError
+from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
+from ..evaluation.perplexity import perplexity
+from ..evaluation.text import text_measures
+from ..files import write_text
+from ..generation import generate
+from ..models import load_model
+from ..pairs import PreferencePair
+from ..sweeps import SweepTable, sweep
+from ..training import train_from
+from .front import front_at_budgets
+from .grid import Cell, hyperparameters_of
+from .judging import judge_texts
+from .prepare import Prepared
+from .settings import GridSettings, metrics
+from .strength import Choice, choose, sweep_factors
+
+NO_CHANGE = Choice(0.0, "nothing is attached")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell with everything a process needs to run it."""
+
+    cell: Cell
+    settings: GridSettings
+    data: Prepared
+    inputs: str
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.output / "cells" / self.cell.key
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / "result.json"
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """A result file; None where there is none that can be read (it is then made again)."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "inputs" in found else None
+
+
+def run_cell(task: Task) -> dict[str, Any]:
+    """Run what is missing of a cell and write its result; returns it.
+
+    The numbers are kept before the judge is asked, so that a judge that fails or changes costs no training.
+
+    Raises:
+        SteeringError: the cell cannot be run; its message says why.
+    """
+    start = time.monotonic()
+    result = read_result(task.result_file)
+    if result is None or result["inputs"] != task.inputs:
+        result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured(task)}
+        result["seconds"] = time.monotonic() - start
+        _write(task, result)
+    result["judge"] = judge_texts(task.settings, task.cell, task.data, result)
+    _write(task, result)
+    return result
+
+
+def _write(task: Task, result: dict[str, Any]) -> None:
+    write_text(task.result_file, json.dumps(result, allow_nan=True) + "\n")
+
+
+@lru_cache(maxsize=1)
+def cached_model(name: str, dtype: str, device: str, device_map: str | None) -> tuple[Any, Any]:
+    """Model and tokenizer, loaded once a process."""
+    return load_model(name, dtype=dtype, device=device, device_map=device_map)
+
+
+def grid_model(settings: GridSettings) -> tuple[Any, Any]:
+    """The grid's model and tokenizer."""
+    return cached_model(settings.model, settings.dtype, settings.device, settings.device_map)
+
+
+def _measured(task: Task) -> dict[str, Any]:
+    model, tokenizer = grid_model(task.settings)
+    if not task.cell.hparams:
+        artifact, found, choice = _nothing(model), {}, NO_CHANGE
+    else:
+        artifact = _trained(task, model, tokenizer)
+        found, choice = _swept(task, model, tokenizer, artifact)
+    at = sweep(model, tokenizer, task.data.test, artifact, [choice.m], "sum")
+    found |= {"strength": {"m": choice.m, "rule": choice.rule}, "at_strength": _log_odds(at)}
+    found |= _generated(task, model, tokenizer, artifact if task.cell.hparams else None, choice.m)
+    found["scores"] = {"likelihood accuracy": likelihood_accuracy(at.loss_pos[0], at.loss_neg[0]), **found["scores"]}
+    return found
+
+
+def _nothing(model: Any) -> SteeringArtifact:
+    """A change of zeros: scoring wants one, and at strength 0 it is the unsteered model bit for bit."""
+    from ..deltas import Vector
+    from ..sites import Site, hidden_size
+
+    width = hidden_size(model)
+    return SteeringArtifact(
+        Vector(width, width).requires_grad_(False), Site(0, "residual"), model=describe_model(model)
+    )
+
+
+def _trained(task: Task, model: Any, tokenizer: Any) -> SteeringArtifact:
+    hp = hyperparameters_of(task.cell)
+    ((_, artifact),) = train_from(hp, model, tokenizer, task.data.train)
+    artifact.save(task.folder)
+    return artifact
+
+
+def _swept(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact) -> tuple[dict[str, Any], Choice]:
+    settings, data = task.settings, task.data
+    factors: Any = settings.factors or sweep_factors(model, tokenizer, data.held_out, artifact, settings.points)
+    tables = {
+        part: sweep(model, tokenizer, list(pairs), artifact, factors, "sum")
+        for part, pairs in (
+            ("held_out", data.held_out), ("train", data.train[: settings.n_train_sweep]), ("test", data.test),
+        )
+    }  # fmt: skip
+    for part in ("train", "test"):
+        tables[part].save(task.folder / f"sweep_{part}.parquet")
+    found = {"front": front_at_budgets(tables["test"], settings.n_boot), "fits": _fits(tables["train"], tables["test"])}
+    return found, choose(tables["held_out"], settings.budget)
+
+
+def _fits(train: SweepTable, test: SweepTable) -> dict[str, Any]:
+    """R^2 of the training sweep's fits on both sweeps (Table 6), and of the test sweep's own fits (Table 5)."""
+    try:
+        across, own = transfer(train, test), transfer(test, test)
+    except FitError as error:
+        return {"message": str(error)}
+    return {
+        "preference, train": across.preference_train, "preference, test": across.preference_test,
+        "utility, train": across.utility_train, "utility, test": across.utility_test,
+        "preference": own.preference_train, "utility": own.utility_train,
+    }  # fmt: skip
+
+
+def _log_odds(at: SweepTable) -> dict[str, float]:
+    return {"preference": float(at.preference().mean()), "utility": float(np.nanmean(at.utility()))}
+
+
+def _generated(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float) -> dict[str, Any]:
+    """Texts at the chosen strength, and what can be said of them without a judge."""
+    hp = hyperparameters_of(task.cell) if task.cell.hparams else None
+    options: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt} if hp else {}
+    questions = [p.question for p in task.data.test]
+    with artifact.attach(model, m) if artifact else contextlib.nullcontext():
+        texts = generate(
+            model, tokenizer, questions, max_new_tokens=task.settings.max_new_tokens, batch_size=64, **options
+        )
+    offline: dict[str, float | None] = dict(text_measures(texts))
+    offline["perplexity"] = perplexity(model, tokenizer, questions, texts, **options)
+    return {"texts": texts, "offline": offline, "scores": _accuracy(task.cell.dataset, texts, task.data.test)}
+
+
+def _accuracy(dataset: str, texts: Sequence[str], pairs: Sequence[PreferencePair]) -> dict[str, float]:
+    if metrics(dataset) != ("accuracy",):
+        return {}
+    right, answered = generation_accuracy(texts, pairs)
+    return {"accuracy": right, "answered": answered}

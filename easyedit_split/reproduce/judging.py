@@ -1,0 +1,101 @@
+"""Judging a cell's texts: which judge, what it is asked, and when an earlier verdict still stands."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..demo import TASKS
+from ..errors import ConfigError
+from ..evaluation.harmonic import mean_harmonic
+from ..evaluation.judges import Estimate, Judge, JudgeItem
+from ..evaluation.rubrics import RUBRICS, SYSTEM
+from ..pairs import PreferencePair
+from .prepare import Prepared
+from .settings import AXBENCH_RUBRICS, GridSettings, metrics
+
+LETTERS_A_TOKEN = 4
+
+
+def judge_of(settings: GridSettings, dataset: str) -> Judge | None:
+    """The judge of a data set: the micro-world's grammar for its own tasks, an endpoint where a key is set, else None.
+
+    Raises:
+        ConfigError: an endpoint was asked for and there is no key, or the grammar for a data set that is not its own.
+    """
+    from ..evaluation.client import ApiJudge, JudgeSettings
+    from ..evaluation.demo import DemoJudge
+
+    if settings.judge == "none":
+        return None
+    if dataset in TASKS and settings.judge in ("auto", "demo"):
+        return DemoJudge(dataset)
+    if settings.judge == "demo":
+        raise ConfigError(f"judge=demo knows {', '.join(TASKS)} but not {dataset!r}: use judge=auto")
+    endpoint = JudgeSettings.from_environment()
+    if endpoint is None:
+        if settings.judge == "api":
+            raise ConfigError("judge=api needs a key: set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint)")
+        return None
+    return ApiJudge(endpoint, settings.output / "judge-replies.jsonl")
+
+
+def rubrics_of(judge: Judge | None, dataset: str) -> list[str]:
+    """The rubrics this data set is scored by and this judge offers."""
+    return [name for name in metrics(dataset) if name in RUBRICS and judge is not None and judge.offers(name)]
+
+
+def items_of(rubric: str, pairs: Sequence[PreferencePair], texts: Sequence[str]) -> list[JudgeItem]:
+    """One item a text."""
+    return [JudgeItem(rubric, p.question, t, p.concept) for p, t in zip(pairs, texts, strict=True)]
+
+
+def judged_hash(judge: Judge | None, dataset: str, texts: Sequence[str]) -> str:
+    """What a verdict depends on: the judge, the wording of its rubrics, the texts."""
+    asked = [[name, RUBRICS[name].task] for name in rubrics_of(judge, dataset)]
+    parts = [judge.name if judge else None, SYSTEM, asked, list(texts)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def verdict_stands(settings: GridSettings, dataset: str, result: dict[str, Any]) -> bool:
+    """Whether a result's verdict is of these texts and this judge, with nothing left to ask for."""
+    kept = result.get("judge") or {}
+    wanted = judged_hash(judge_of(settings, dataset), dataset, result.get("texts", []))
+    return kept.get("inputs") == wanted and not kept.get("unreachable")
+
+
+def judge_texts(settings: GridSettings, cell: Any, data: Prepared, result: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a cell's texts: mean and missing count a rubric, and the harmonic mean where there are several."""
+    if verdict_stands(settings, cell.dataset, result):
+        return result["judge"]
+    judge = judge_of(settings, cell.dataset)
+    names = rubrics_of(judge, cell.dataset)
+    found: dict[str, Any] = {
+        "inputs": judged_hash(judge, cell.dataset, result["texts"]), "name": judge.name if judge else None,
+        "scores": {}, "missing": {}, "reasons": {}, "unreachable": 0,
+    }  # fmt: skip
+    if judge is None or not names:
+        return found
+    items = [items_of(name, data.test, result["texts"]) for name in names]
+    scores = judge.score([item for part in items for item in part])
+    n = len(data.test)
+    columns = [scores.values[i * n : (i + 1) * n] for i in range(len(names))]
+    for name, column in zip(names, columns, strict=True):
+        known = [v for v in column if v is not None]
+        found["scores"][name] = sum(known) / len(known) if known else None
+        found["missing"][name] = n - len(known)
+    if tuple(names) == AXBENCH_RUBRICS:
+        found["scores"]["harmonic mean"], found["missing"]["harmonic mean"] = mean_harmonic(columns)
+    return {**found, "reasons": scores.missing, "unreachable": scores.unreachable}
+
+
+def estimate(settings: GridSettings, dataset: str, data: Prepared) -> Estimate | None:
+    """What judging one cell will cost if every text is as long as it may be; None without a judge."""
+    judge = judge_of(settings, dataset)
+    names = rubrics_of(judge, dataset)
+    if judge is None or not names:
+        return None
+    longest = [f"{i:06d}".ljust(LETTERS_A_TOKEN * settings.max_new_tokens, "x") for i in range(len(data.test))]
+    return judge.estimate([item for name in names for item in items_of(name, data.test, longest)])

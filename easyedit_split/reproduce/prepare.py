@@ -1,0 +1,118 @@
+"""The data of a grid, read, split and written once before the cells start."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from ..config import load_hparams
+from ..datasets import DataSplit, Prompted, load_named_pairs, paper_split
+from ..demo import TASKS, data_path
+from ..errors import DataError
+from ..files import write_text
+from ..manifest import manifest
+from ..pairs import PreferencePair
+from .settings import GridSettings
+
+PAPER_SETS = ("psychopathy", "powerseeking", "axbench")
+MIN_PAIRS = 4
+Loader = Callable[[], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pairs of one concept of a data set: trained on, held out of training to choose the strength, tested on."""
+
+    train: tuple[PreferencePair, ...]
+    held_out: tuple[PreferencePair, ...]
+    test: tuple[PreferencePair, ...]
+
+
+def prepare(settings: GridSettings, dataset: str, files: Sequence[Path], loader: Loader) -> dict[int | None, Prepared]:
+    """Read a data set and split it, concept by concept (key None: a data set of one concept).
+
+    The manifest and the pairs are written under `<output>/data/<dataset>/`.
+
+    Args:
+        loader: gives model and tokenizer; called only where the model has to answer questions itself.
+
+    Raises:
+        DataError: the data set is nowhere, or has too few pairs.
+    """
+    split = read_split(settings, dataset, files)
+    if any(isinstance(row, Prompted) for row in (*split.train, *split.test)):
+        split = _answered(settings, split, loader)
+    folder = settings.output / "data" / dataset
+    write_text(folder / "manifest.json", json.dumps(manifest(split), indent=1) + "\n")
+    for part in ("train", "test"):
+        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in getattr(split, part)]
+        write_text(folder / f"{part}.jsonl", "\n".join(lines) + "\n")
+    train, test = cast("tuple[PreferencePair, ...]", split.train), cast("tuple[PreferencePair, ...]", split.test)
+    ids = sorted({p.concept_id for p in train})[: settings.concepts]
+    if len(ids) == 1:
+        return {None: _prepared(settings, dataset, train, test)}
+    return {
+        i: _prepared(settings, dataset, [p for p in train if p.concept_id == i], [p for p in test if p.concept_id == i])
+        for i in ids
+    }
+
+
+def read_split(settings: GridSettings, dataset: str, files: Sequence[Path]) -> DataSplit:
+    """Rows of a data set: of the files its hparams name, of the micro-world, or of the paper's files in `data_dir`.
+
+    Raises:
+        DataError: none of these.
+    """
+    named = {(hp.train_data, hp.test_data) for hp in map(load_hparams, files)}
+    if named != {("", "")}:
+        if len(named) > 1 or not all(next(iter(named))):
+            raise DataError(f"the files of {dataset} name different data: give one train_data and one test_data in all")
+        sources = next(iter(named))
+    elif dataset in TASKS:
+        sources = str(data_path(dataset, "train")), str(data_path(dataset, "test"))
+    elif dataset in PAPER_SETS and settings.data_dir:
+        return paper_split(dataset, settings.data_dir, settings.split_seed)
+    else:
+        where = "set data_dir=FOLDER" if dataset in PAPER_SETS else "name train_data and test_data in its files"
+        raise DataError(f"the data of {dataset!r} is nowhere: {where}")
+    train, test = load_named_pairs(sources[0], "train"), load_named_pairs(sources[1], "test")
+    return DataSplit(dataset, settings.split_seed, tuple(train), tuple(test), "as in its files", sources)
+
+
+def _answered(settings: GridSettings, split: DataSplit, loader: Loader) -> DataSplit:
+    """AxBench's rows with the model's own answers as `not_matching`; only as many concepts as the grid uses."""
+    from ..negatives import model_answers, with_model_answers
+
+    model, tokenizer = loader()
+    used = sorted({row.concept_id for row in split.train})[: settings.concepts]
+    cache = settings.output / "data" / split.name / f"answers-{settings.model_label}.jsonl"
+    parts = {}
+    for part in ("train", "test"):
+        rows = [row for row in getattr(split, part) if row.concept_id in used]
+        questions = [row.question for row in rows]
+        answers = model_answers(
+            model, tokenizer, questions, cache, max_new_tokens=settings.max_new_tokens, progress=True
+        )
+        parts[part] = tuple(with_model_answers(rows, answers))
+    return replace(split, rules=f"{split.rules}; not_matching is the model's own greedy answer", **parts)
+
+
+def _prepared(
+    settings: GridSettings, dataset: str, train: Sequence[PreferencePair], test: Sequence[PreferencePair]
+) -> Prepared:
+    """The held-out pairs are at most a fifth of the training pairs, the same for every method and seed."""
+    order = list(train)
+    random.Random(f"{settings.split_seed}-held-out").shuffle(order)
+    n_held = max(MIN_PAIRS, min(settings.n_held_out, len(order) // 5))
+    held, rest = order[:n_held], order[n_held:][: settings.n_train]
+    tested = list(test)[: settings.n_test]
+    if len(rest) < MIN_PAIRS or not tested:
+        raise DataError(
+            f"{dataset} has {len(train)} training and {len(tested)} test pairs for a concept: "
+            f"give at least {2 * MIN_PAIRS} and 1"
+        )
+    return Prepared(tuple(rest), tuple(held), tuple(tested))

@@ -1,0 +1,138 @@
+"""Running a grid: what is missing or whose inputs changed, in one or several processes, with an estimate."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError, SteeringError
+from ..negatives import model_fingerprint
+from .cell import Task, grid_model, read_result, run_cell
+from .grid import dataset_cells, hparams_files, inputs_hash, may_hold, selected
+from .judging import estimate, verdict_stands
+from .prepare import Prepared, prepare
+from .settings import GridSettings
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every chosen cell as a task, those that have to run, and notes for the user (data sets that were left out)."""
+
+    tasks: list[Task]
+    to_run: list[Task]
+    notes: list[str] = field(default_factory=list)
+
+
+def plan(settings: GridSettings, only: Sequence[str] = ()) -> Plan:
+    """Read the data and the files, and find out which cells have to run.
+
+    A data set whose data are nowhere is left out with a note, unless it is the only one.
+
+    Raises:
+        ConfigError, DataError: nothing can be run; see the modules.
+    """
+    fingerprint = model_fingerprint(grid_model(settings)[0])
+    cells, data, notes = [], {}, []
+    files = hparams_files(settings)
+    wanted = {name: paths for name, paths in files.items() if may_hold(name, only)} or files
+    for dataset, paths in wanted.items():
+        try:
+            prepared = prepare(settings, dataset, paths, lambda: grid_model(settings))
+        except SteeringError as error:
+            notes.append(f"{dataset} is left out: {error}")
+            continue
+        data.update({(dataset, concept): part for concept, part in prepared.items()})
+        cells += dataset_cells(settings, dataset, paths, list(prepared))
+    if not cells:
+        raise ConfigError("; ".join(notes))
+    tasks = []
+    for cell in selected(cells, only):
+        part: Prepared = data[cell.dataset, cell.concept_id]
+        tasks.append(Task(cell, settings, part, inputs_hash(cell, settings, part, fingerprint)))
+    return Plan(tasks, [task for task in tasks if not is_done(task)], notes)
+
+
+def is_done(task: Task) -> bool:
+    """Whether the cell's result is there, of these inputs, and judged."""
+    result = read_result(task.result_file)
+    if result is None or result["inputs"] != task.inputs:
+        return False
+    return verdict_stands(task.settings, task.cell.dataset, result)
+
+
+def judge_cost(tasks: Sequence[Task]) -> str:
+    """What judging the tasks will cost at most, in words; empty where nothing is asked of an endpoint."""
+    requests, dollars, known = 0, 0.0, True
+    for task in tasks:
+        found = estimate(task.settings, task.cell.dataset, task.data)
+        if found is None or not found.requests:
+            continue
+        requests += found.requests
+        known = known and found.dollars is not None
+        dollars += found.dollars or 0.0
+    if not requests:
+        return ""
+    return f"the judge will be asked up to {requests} times, " + (
+        f"for up to {dollars:.2f} US dollars" if known else "at a price this package does not know"
+    )
+
+
+def run_tasks(tasks: Sequence[Task], jobs: int, say: Say) -> dict[str, str]:
+    """Run tasks in `jobs` processes (1: in this one). Returns the failures: cell key -> what went wrong.
+
+    A cell that cannot be run is reported and left; the others go on.
+    """
+    failures: dict[str, str] = {}
+    start = time.monotonic()
+    for done, (task, error) in enumerate(_finished(tasks, jobs), 1):
+        if error:
+            failures[task.cell.key] = error
+        spent = time.monotonic() - start
+        left = spent / done * (len(tasks) - done)
+        outcome = f"failed: {error}" if error else "done"
+        say(f"[{done}/{len(tasks)}] {task.cell.key} {outcome}; {_minutes(spent)} spent, about {_minutes(left)} left")
+    return failures
+
+
+def _finished(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str]]:
+    if jobs == 1:
+        for task in tasks:
+            yield task, _outcome(task)
+        return
+    import torch
+
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_set_threads, initargs=(threads,)) as pool:
+        futures: dict[Any, Task] = {pool.submit(_outcome, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _outcome(task: Task) -> str:
+    """Empty, or what went wrong."""
+    try:
+        run_cell(task)
+    except SteeringError as error:
+        return str(error)
+    return ""
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,151 @@
+"""What a grid run is: a folder of hyper-parameter files, and the numbers every cell shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, nearest
+
+# folder under hparams/ -> the model it is for
+MODELS = {
+    "demo": "demo",
+    "gemma-2-9b-it": "google/gemma-2-9b-it",
+    "gemma-2-2b-it": "google/gemma-2-2b-it",
+    "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
+    "qwen2.5-0.5b-instruct": "Qwen/Qwen2.5-0.5B-Instruct",
+    "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+}
+# data set -> its scores: accuracy, or the rubrics of a judge; other data sets have AxBench's
+METRICS: dict[str, tuple[str, ...]] = {
+    "traits": ("accuracy",),
+    "psychopathy": ("accuracy",),
+    "powerseeking": ("power_seeking",),
+}
+AXBENCH_RUBRICS = ("concept", "instruct", "fluency")
+JUDGES = ("auto", "demo", "api", "none")
+# the micro-world is small, and its grid has to end within minutes
+_DEMO = {"n_train": 96, "n_held_out": 20, "n_test": 40, "n_train_sweep": 16, "points": 25, "max_new_tokens": 40}
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """Settings of a grid run.
+
+    `n_train`, `n_test` cap the pairs (None: as the paper splits). `n_held_out` training pairs choose the strength and
+    are not trained on; `n_train_sweep` of the trained ones are swept for the fit that the test pairs check. `points`:
+    strengths of a sweep, placed by each change's own reach unless `factors` says them. `budget`: nats of utility the
+    chosen strength may cost. `concepts`: at most so many of a data set with several.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    folder: str
+    output_dir: str = ""
+    model_name_or_path: str = ""
+    data_dir: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    split_seed: int = 42
+    n_train: int | None = None
+    n_held_out: int = 64
+    n_test: int | None = None
+    n_train_sweep: int = 64
+    concepts: int = 10
+    points: int = 41
+    factors: tuple[float, ...] = ()
+    budget: float = 1.0
+    n_boot: int = 200
+    max_new_tokens: int = 128
+    judge: str = "auto"
+    dtype: str = "float32"
+    device: str = "cpu"
+    device_map: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", _whole_numbers(self.seeds))
+        object.__setattr__(self, "factors", tuple(float(f) for f in _listed(self.factors)))
+        if not self.seeds:
+            raise ConfigError("seeds is empty: give one or more, as in seeds=[0,1,2]")
+        for name in ("n_held_out", "n_train_sweep", "concepts", "n_boot", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: give 1 or more")
+        for name in ("n_train", "n_test"):
+            if getattr(self, name) is not None and getattr(self, name) < 2:
+                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: give 2 or more, or leave it out")
+        if self.points < 15 and not self.factors:
+            raise ConfigError(f"points = {self.points} is too few to fit the law: give 15 or more")
+        if self.budget < 0:
+            raise ConfigError(f"budget = {self.budget} is out of range: give 0 or more nats")
+        if self.judge not in JUDGES:
+            raise ConfigError(f"judge {self.judge!r} is unknown{nearest(self.judge, JUDGES)}")
+
+    @property
+    def model_label(self) -> str:
+        return Path(self.folder).name
+
+    @property
+    def model(self) -> str:
+        """What to load.
+
+        Raises:
+            ConfigError: the folder is not one of ours and no model is named.
+        """
+        found = self.model_name_or_path or MODELS.get(self.model_label, "")
+        if not found:
+            raise ConfigError(f"no model is known for {self.model_label!r}: set model_name_or_path=FOLDER_OR_HUB_ID")
+        return found
+
+    @property
+    def output(self) -> Path:
+        return Path(self.output_dir or f"runs/reproduce-{self.model_label}")
+
+
+def metrics(dataset: str) -> tuple[str, ...]:
+    """The scores of a data set: `("accuracy",)`, or rubrics."""
+    return METRICS.get(dataset, AXBENCH_RUBRICS)
+
+
+def grid_settings(folder: str, values: Mapping[str, Any]) -> GridSettings:
+    """Settings of a folder of hyper-parameter files, with `values` over the defaults.
+
+    Raises:
+        ConfigError: no such folder, an unknown key (the nearest is named), or a value of the wrong kind.
+    """
+    path = _folder(folder)
+    known = {f.name for f in fields(GridSettings)} - {"folder"}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}{nearest(key, known)}")
+    settings = GridSettings(str(path))
+    if path.name == "demo":
+        settings = replace(settings, **_DEMO)  # type: ignore[arg-type]
+    try:
+        return replace(settings, **values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a setting of the grid is of the wrong kind ({error}): check the values given") from None
+
+
+def _folder(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    from ..easyedit.shipped import hparams_root
+
+    shipped = hparams_root() / name.removeprefix("hparams/")
+    if not shipped.is_dir() or shipped == hparams_root():
+        names = [p.name for p in hparams_root().iterdir() if p.is_dir()]
+        raise ConfigError(f"{name!r} is no folder of hyper-parameter files{nearest(Path(name).name, names)}")
+    return shipped
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _whole_numbers(value: Any) -> tuple[int, ...]:
+    items = _listed(value)
+    if any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in items):
+        raise ConfigError(f"seeds = {value!r} is not a list of whole numbers of 0 or more")
+    return tuple(dict.fromkeys(items))
