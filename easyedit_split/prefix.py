@@ -50,7 +50,7 @@ class PrefixStore:
         self.model, self.layer = model, layer
         self.lengths = torch.tensor(lengths)
         self.starts = self.lengths.cumsum(0) - self.lengths
-        self.known = torch.zeros(len(lengths), dtype=torch.bool)
+        self.filled = False
         self._states: Tensor | None = None
         self._as_tuple = False
         self._file: Any = None
@@ -84,7 +84,6 @@ class PrefixStore:
         for row, item in enumerate(items.tolist()):
             start, length = int(self.starts[item]), int(self.lengths[item])
             flat[start : start + length] = states[row, :length].to(flat.device)
-        self.known[items] = True
 
     def get(self, items: Tensor, width: int, device: torch.device) -> Tensor:
         """States of `items`, `(len(items), width, d)`.

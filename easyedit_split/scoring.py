@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,14 +84,29 @@ class PairScorer:
         counts = torch.bincount(owner, minlength=2 * len(pairs)).float()
         return PairLosses(sums[0::2], sums[1::2], counts[0::2], counts[1::2])
 
-    def prepare(self, indices: Tensor, handle: Handle | None = None) -> None:
-        """Run the blocks below the site for `indices` as `losses` would at its first call, and nothing else.
+    def _hidden(self, indices: Tensor, batch: Batch, handle: Handle | None) -> Tensor:
+        if self.store is None:
+            with _steering(handle, batch):
+                return run_decoder(self.model, **self._inputs(batch))
+        if not self.store.filled:
+            with handle.silenced() if handle else nullcontext():
+                self._fill(self.store)
+        items = row_items(indices, batch.rows_per_pair)
+        states = self.store.get(items, batch.tokens.shape[1], batch.tokens.device)
+        with self.store.replay(states), _steering(handle, batch):
+            return run_decoder(self.model, **self._inputs(batch))
 
-        A run that is taken up again calls it for the batches it skips: rounding depends on a batch's shape.
-        """
-        batch = lay_out([self.pairs[i] for i in indices.tolist()], self.packed).to(embedding_device(self.model))
-        if self.store is not None:
-            self._remember(row_items(indices, batch.rows_per_pair), self._inputs(batch), handle)
+    def _fill(self, store: PrefixStore) -> None:
+        """Run the lower blocks for every pair, in an order that does not depend on who asks first: rounding depends on
+        a batch's shape, and a run that is taken up again must see the same states."""
+        device = embedding_device(self.model)
+        order = self.lengths.argsort(stable=True)
+        for run in token_runs(self.lengths[order], device):
+            indices = order[run]
+            batch = lay_out([self.pairs[i] for i in indices.tolist()], self.packed).to(device)
+            inputs = self._inputs(batch)
+            store.put(row_items(indices, batch.rows_per_pair), partial(run_decoder, self.model, **inputs))
+        store.filled = True
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         config, dtype = unwrap(self.model).config, unwrap(self.model).dtype
@@ -100,21 +116,17 @@ class PairScorer:
             "attention_mask": batch.attention_mask(config, dtype),
         }
 
-    def _remember(self, items: Tensor, inputs: dict[str, Any], handle: Handle | None) -> None:
-        if self.store is not None and not bool(self.store.known[items].all()):
-            with handle.silenced() if handle else nullcontext():
-                self.store.put(items, lambda: run_decoder(self.model, **inputs))
 
-    def _hidden(self, indices: Tensor, batch: Batch, handle: Handle | None) -> Tensor:
-        inputs = self._inputs(batch)
-        if self.store is None:
-            with _steering(handle, batch):
-                return run_decoder(self.model, **inputs)
-        items = row_items(indices, batch.rows_per_pair)
-        self._remember(items, inputs, handle)
-        states = self.store.get(items, batch.tokens.shape[1], batch.tokens.device)
-        with self.store.replay(states), _steering(handle, batch):
-            return run_decoder(self.model, **inputs)
+def token_runs(lengths: Tensor, device: torch.device) -> Iterator[slice]:
+    """Ascending row `lengths`, cut in runs of about as many tokens (padding included) as `device` works well with."""
+    budget = 2048 if device.type == "cpu" else 65536
+    start = 0
+    while start < len(lengths):
+        size = max(1, budget // int(lengths[start]))
+        longest = int(lengths[min(start + size, len(lengths)) - 1])
+        run = slice(start, start + max(1, budget // longest))
+        yield run
+        start = run.stop
 
 
 def row_items(indices: Tensor, rows_per_pair: int) -> Tensor:

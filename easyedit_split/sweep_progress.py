@@ -64,18 +64,6 @@ class SweepProgress:
         self._written = time.monotonic()
 
 
-def replay_from(batches: Sequence[Any], start: int) -> int:
-    """The first batch to compute again so that batch `start` comes out bit for bit.
-
-    Hidden states below the site are kept from the first batch that holds a pair, and rounding depends on a batch's
-    shape: where batch `start` goes on with the pair of the batch before, that pair's first batch is run once more.
-    """
-    if not 0 < start < len(batches):
-        return start
-    pair = int(batches[start][0, 1])
-    return next(i for i in range(start + 1) if bool((batches[i][:, 1] == pair).any()))
-
-
 def sweep_identity(
     artifact: SteeringArtifact, model: Any, encoded: Sequence[Any], grid: np.ndarray, described: dict[str, Any]
 ) -> str:

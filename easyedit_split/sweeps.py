@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import ArtifactError, ConfigError
 from .files import write_atomically
-from .sweep_progress import SweepProgress, replay_from, sweep_identity
+from .sweep_progress import SweepProgress, sweep_identity
 
 if TYPE_CHECKING:
     from .artifact import SteeringArtifact
@@ -178,7 +178,7 @@ def _grid_losses(
     import torch
 
     from .models import held_still
-    from .scoring import PairScorer
+    from .scoring import PairScorer, embedding_device, token_runs
 
     scorer = PairScorer(model, encoded, layer=artifact.site.layer)
     order = scorer.lengths.argsort().tolist()
@@ -191,11 +191,9 @@ def _grid_losses(
         torch.no_grad(),
         _bar(len(cells), progress) as bar,
     ):
-        batches = list(_batches(cells, scorer.lengths, model.device.type))
+        batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
         start = saved.restore(losses, batches)
         bar(sum(map(len, batches[:start])))
-        if (again := replay_from(batches, start)) < start:
-            _score(scorer, handle, batches[again], strengths)
         for number, part in enumerate(batches[start:], start):
             losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = _score(scorer, handle, part, strengths)
             saved.batch_done(losses, batches, number + 1)
@@ -216,19 +214,6 @@ def _score(scorer: Any, handle: Any, cells: Any, strengths: Any) -> np.ndarray:
             raise
     half = len(cells) // 2
     return np.concatenate([_score(scorer, handle, part, strengths) for part in (cells[:half], cells[half:])], axis=1)
-
-
-def _batches(cells: Any, lengths: Any, device: str) -> Iterator[Any]:
-    """Cells in runs whose rows hold about as many tokens as the device works well with."""
-    budget = 2048 if device == "cpu" else 65536
-    start = 0
-    while start < len(cells):
-        longest = int(lengths[cells[start, 1]])
-        size = max(1, budget // longest)
-        longest = int(lengths[cells[min(start + size, len(cells)) - 1, 1]])
-        size = max(1, budget // longest)
-        yield cells[start : start + size]
-        start += size
 
 
 def _bar(total: int, progress: bool) -> Any:

@@ -117,8 +117,6 @@ class _Loop:
         start = saved.restore() if saved else 0
         if self.objective.needs_reference and start < self.plan.steps:
             self.reference = self._unsteered()
-        elif start < self.plan.steps:
-            self._prepare(start)
         self.handle.dropout = self.config.dropout
         for step in self._steps(start, progress):
             torch.manual_seed(seed_of(self.config, step))
@@ -126,12 +124,6 @@ class _Loop:
             self._step(step, artifact)
             if saved:
                 saved.step_done(step + 1, last=step + 1 == self.plan.steps)
-
-    def _prepare(self, start: int) -> None:
-        """What the steps of the first epoch before `start` kept of the lower blocks: see `PairScorer.prepare`."""
-        for step in range(min(start, self.plan.steps_per_epoch)):
-            for draw in self.plan.draws(step):
-                self.scorer.prepare(draw.pairs, self.handle)
 
     def _steps(self, start: int, progress: bool) -> Iterator[int]:
         if not progress:
