@@ -1,7 +1,7 @@
 """The plugin inside real EasyEdits: the checkouts that EASYEDIT_HOME names, separated by colons.
 
-For each checkout: `checks.py` through the Python API, and EasyEdit's unmodified scripts, in processes of their own.
-The three are started together, because importing EasyEdit takes most of their time.
+For each checkout: `checks.py` and `defects.py` through the Python API, and EasyEdit's unmodified scripts, in processes
+of their own. They are started together, because importing EasyEdit takes most of their time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def home(request: pytest.FixtureRequest) -> Path:
 def checks(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Popen[bytes], Path]:
     folder = tmp_path_factory.mktemp("checks")
     options = ["-o", "filterwarnings=ignore", "-p", "no:cacheprovider", "-q", "-x", "--rootdir", str(ROOT)]
-    command = [sys.executable, "-m", "pytest", str(TESTS / "host" / "checks.py"), *options]
+    files = [str(TESTS / "host" / name) for name in ("checks.py", "defects.py")]
+    command = [sys.executable, "-m", "pytest", *files, *options]
     log = folder / "checks.log"
     return start([*command, "--basetemp", str(folder / "tmp")], ROOT, home, log), log
 
@@ -142,6 +143,6 @@ def test_hydra_plugin_registers_where_easyedit_can_be_imported(home: Path, place
 
 
 def test_python_api(checks: tuple[subprocess.Popen[bytes], Path], place: Path) -> None:
-    """Everything in checks.py; its output is shown where it fails."""
+    """Everything in checks.py and defects.py; their output is shown where it fails."""
     done = finish(*checks)
     assert done.status == 0, done.output[-8000:]

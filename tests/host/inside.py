@@ -1,0 +1,151 @@
+"""Helpers for what runs inside a real EasyEdit: its wrappers, generator, applier and its own `spilt`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from host.models import SHAPES
+from omegaconf import OmegaConf
+from tiny import random_delta
+from transformers import AutoModelForCausalLM
+
+from easyedit_split.artifact import SteeringArtifact
+from easyedit_split.deltas import make_delta
+from easyedit_split.sites import Site
+
+FORMS = ("vector", "lora", "local_weight")
+LAYER = 2
+CHECKOUT = Path(os.environ["EASYEDIT_HOME"])
+SHAPE_NAMES = tuple(SHAPES)
+
+
+def host_module(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+@contextmanager
+def for_upstream(tokenizer: Any) -> Iterator[None]:
+    """What EasyEdit's own training needs of a tokenizer: a maximal length, templates tokenised as transformers 4 did.
+
+    It leaves the padding side changed, which is put back here.
+    """
+    side, longest, template = tokenizer.padding_side, tokenizer.model_max_length, tokenizer.apply_chat_template
+    tokenizer.model_max_length = 200
+    tokenizer.apply_chat_template = functools.partial(template, return_dict=False)
+    try:
+        yield
+    finally:
+        tokenizer.padding_side, tokenizer.model_max_length = side, longest
+        del tokenizer.apply_chat_template
+
+
+def general(folder: Path, **extra: Any) -> Any:
+    base = {
+        "model_name_or_path": str(folder), "dtype": "float32", "torch_dtype": "float32", "device": "cpu", "seed": 7,
+        "use_chat_template": True, "system_prompt": "", "use_cache": True, "vllm_enable": False,
+        "save_activations": True, "generate_orig_output": False,
+    }  # fmt: skip
+    return OmegaConf.create({**base, **extra})
+
+
+def write_method(path: Path, form: str, alg: str = "split", layers: str = f"[{LAYER}]", **generate: Any) -> Path:
+    """A merged method file for a short run."""
+    settings = {
+        "preference_pairs": "[orig_add]", "steering_factors": "[1.0, 2.0]", "exclude_bos": "false", "batch_size": 2,
+        "gradient_accumulation_steps": 1, "n_epochs": 2, "lr": 0.05, "dropout": 0.0, **generate,
+    }  # fmt: skip
+    multipliers = "[" + ", ".join(["1.5"] * (layers.count(",") + 1)) + "]"
+    lines = [f"alg_name: {alg}", f"layers: {layers}", f"intervention_method: {form}"]
+    lines += ["intervention_components: mlp_mid", "generate:"]
+    lines += [f"  {key}: {value}" for key, value in settings.items()]
+    lines += ["apply:", f"  multipliers: {multipliers}", "  concept_id: 0"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def generate(tmp_path: Path, folder: Path, files: list[Path], data: Any, **extra: Any) -> dict[str, Any]:
+    """Through EasyEdit's own generator; returns what it returns for the data set."""
+    cfg = general(
+        folder,
+        steer_train_hparam_paths=[str(f) for f in files],
+        steer_train_dataset=["mine"],
+        steer_vector_output_dirs=[str(tmp_path / "vectors")],
+        **extra,
+    )
+    generator = host_module("steer.vector_generators.vector_generators").BaseVectorGenerator(cfg)
+    return generator.generate_vectors({"mine": data})["mine"]
+
+
+def applier(folder: Path, files: list[Path], load: list[str], wrapper: Any, vectors: Any = None, **extra: Any) -> Any:
+    """Through EasyEdit's own applier, on a wrapper that is loaded already."""
+    cfg = general(
+        folder,
+        apply_steer_hparam_paths=[str(f) for f in files],
+        steer_vector_load_dir=load,
+        generation_data=["mine"],
+        generation_data_size=None,
+        generation_params={"max_new_tokens": 6, "do_sample": False},
+        num_responses=1,
+        steer_from_end_position=False,
+        **extra,
+    )
+    made = host_module("steer.vector_appliers.vector_applier").BaseVectorApplier(cfg)
+    made.model = wrapper
+    made.apply_vectors(vectors)
+    return made
+
+
+def shell(phase: str, alg: str = "split", **values: Any) -> Any:
+    return host_module("steer.utils.alg_dict").HYPERPARAMS_CLASS_DICT[alg][phase](**values)
+
+
+def apply_shell(**values: Any) -> Any:
+    return shell("apply", **{"layers": [LAYER], "multipliers": [1.5], **values})
+
+
+def logits(model: Any) -> torch.Tensor:
+    """Logits of a model, or of the model in EasyEdit's wrapper, on two fixed rows."""
+    model = model if isinstance(model, torch.nn.Module) else model.model
+    ids = torch.arange(40, 60).view(2, 10)
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def fresh(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def artifact(model: Any, form: str, layer: int = LAYER, seed: int = 1, component: str = "mlp.down_proj") -> Any:
+    site = Site(layer, component)
+    delta = make_delta(form, model.config.intermediate_size, model.config.hidden_size, 3)
+    return SteeringArtifact(random_delta(delta, 0.2, seed), site)
+
+
+def hook_count(wrapper: Any) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in wrapper.model.modules())
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Two orders of the same float32 sums: 1e-5 of the largest logit."""
+    return torch.allclose(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
+
+
+def spilt_shell(form: str, tmp_path: Path, **values: Any) -> Any:
+    defaults = {
+        "layers": [LAYER], "intervention_method": form, "intervention_components": "mlp_mid", "device": "cpu",
+        "batch_size": 1, "n_epochs": 1, "gradient_accumulation_steps": 1, "dropout": 0.0, "lr": 0.05, "seed": 3,
+        "steering_factors": [1.5], "preference_pairs": ["orig_add"], "substraction_type": "normal",
+        "pos_loss_weight": 1.0, "neg_loss_weight": 0.3, "margin_penalty_weight": 3.5, "margin_threshold": 0.6,
+        "low_rank_dimension": 1 if form == "vector" else 3, "steer_vector_output_dir": str(tmp_path),
+    }  # fmt: skip
+    cls = host_module("steer.utils.alg_dict").HYPERPARAMS_CLASS_DICT["spilt"]["train"]
+    made = cls(**{**defaults, **values})
+    made.lora_alpha = 32  # read where several concepts are saved, though it is no field
+    return made
