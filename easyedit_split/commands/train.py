@@ -14,11 +14,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..locks import folder_lock
-    from ..training import train_from
-
     hp = settings(arguments)
     folder, pairs = output_dir(hp), data(hp, "train_data")
+
+    from ..locks import folder_lock  # here, so that a mistake is told before torch is loaded
+    from ..training import train_from
+
     with folder_lock(folder):
         model, tokenizer = load(hp)
         start = time.monotonic()

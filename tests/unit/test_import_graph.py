@@ -50,6 +50,12 @@ def test_a_light_import_loads_nothing_heavy(statement: str) -> None:
     assert not _loaded(statement)
 
 
+@pytest.mark.parametrize("arguments", [["lerning_rate=1"], ["train_data=no.jsonl", "output_dir=x"]])
+def test_a_mistake_is_told_before_torch_is_loaded(arguments: list[str]) -> None:
+    loaded = _loaded(f"from easyedit_split.cli import main; assert main(['train', *{arguments!r}]) == 2")
+    assert loaded <= {"yaml"}
+
+
 def test_the_analysis_never_loads_torch() -> None:
     names = sorted(f"easyedit_split.analysis.{p.stem}" for p in (PACKAGE / "analysis").glob("*.py"))
     loaded = _loaded("import " + ", ".join(n.removesuffix(".__init__") for n in names))
