@@ -27,7 +27,9 @@ LOG_POWER_BOUNDS = (float(np.log(0.05)), float(np.log(10.0)))
 CONTINUITY_TOLERANCE = 1e-6
 SEARCH_TOLERANCE, FINAL_TOLERANCE = 1e-8, 1e-13
 # What is screened: (log L, log p) of a branch, and -log D(0), which fixes the centre.
-_BRANCHES = np.array([(s, p) for s in np.log([0.003, 0.01, 0.03, 0.1, 0.5, 3.0]) for p in np.log([0.2, 0.5, 1.2, 4.0])])
+_BRANCHES = np.array(
+    [(s, p) for s in np.log([0.0003, 0.003, 0.01, 0.03, 0.1, 0.5, 3.0]) for p in np.log([0.2, 0.5, 1.2, 4.0])]
+)
 _SCREEN_DROPS = (1e-3, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.9)
 
 
