@@ -23,7 +23,7 @@ def register() -> None:
     """Register our methods in EasyEdit: `alg_name: split`, `unified_sft`, `unified_reps`, `unified_diffmean`.
 
     May be called before or after `steer` is imported, and any number of times.
-    `steer` is found where Python finds it, or else in the first folder of the variable `EASYEDIT_HOME`.
+    `steer` is found where Python finds it, or else in the current folder or in one that `EASYEDIT_HOME` names.
     Importing a release that cannot be imported as it is becomes possible (see `repair`).
 
     Raises:
@@ -42,11 +42,12 @@ def register() -> None:
 
 
 def find_host() -> bool:
-    """Whether `steer` can be imported; looks in `EASYEDIT_HOME` as well and adds it to the path when needed."""
+    """Whether `steer` can be imported; where it lies in the current folder or in `EASYEDIT_HOME` only, the path is
+    lengthened by that folder."""
     if is_importable("steer"):
         return True
-    for entry in os.environ.get(HOME_VARIABLE, "").split(os.pathsep):
-        if entry and (Path(entry) / "steer" / "__init__.py").is_file():
+    for entry in (".", *os.environ.get(HOME_VARIABLE, "").split(os.pathsep)):
+        if entry and (Path(entry) / "steer" / "utils" / "alg_dict.py").is_file():
             sys.path.append(str(Path(entry).resolve()))
             importlib.invalidate_caches()
             return True
@@ -61,7 +62,7 @@ def require_host() -> None:
     """
     if not find_host():
         raise HostError(
-            f"EasyEdit (its folder 'steer') was found neither on the Python path nor in {HOME_VARIABLE}="
+            f"EasyEdit (its folder 'steer') is neither on the Python path nor in the current folder nor in {HOME_VARIABLE}="
             f"{os.environ.get(HOME_VARIABLE, '')!r}; clone https://github.com/zjunlp/EasyEdit and set "
             f"{HOME_VARIABLE} to the clone."
         )

@@ -137,6 +137,34 @@ def test_training_writes_what_applying_reads(wrapper: Any, form: str, tmp_path: 
     assert (folder / "layer_1.pt").exists() is (form == "vector")
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", ["unified_sft", "unified_reps", "unified_diffmean"])
+def test_the_baselines_train_and_apply(wrapper: Any, method: str, form: str, tmp_path: Path) -> None:
+    if method == "unified_diffmean" and form != "vector":
+        pytest.skip("DiffMean is a vector")
+    registry = importlib.import_module("steer.utils.alg_dict")
+    phases = registry.HYPERPARAMS_CLASS_DICT[method]
+    made = phases["train"](
+        layers=[1], intervention_method=form, n_epochs=1, steer_vector_output_dir=str(tmp_path), use_chat_template=True
+    )
+    registry.METHODS_CLASS_DICT[method]["train"](made, ITEMS, dataset_name="mine", model=wrapper)
+    plain = logits(wrapper.model)
+    folder = str(tmp_path / f"{method}_{form}")
+    chosen = phases["apply"](layers=[1], multipliers=[2.0], steer_vector_load_dir=folder)
+    registry.METHODS_CLASS_DICT[method]["apply"](chosen, wrapper)
+    assert not torch.equal(logits(wrapper.model), plain)
+    wrapper.reset(method)
+    assert torch.equal(logits(wrapper.model), plain)
+
+
+def test_float32_changes_steer_a_bfloat16_model(wrapper: Any) -> None:
+    wrapper.model.to(torch.bfloat16)
+    plain = logits(wrapper.model)
+    apply_vectors(shell("apply", layers=[2], multipliers=[3.0]), wrapper, {"layer_2": change("local_weight")})
+    assert logits(wrapper.model).dtype == torch.bfloat16
+    assert not torch.equal(logits(wrapper.model), plain)
+
+
 def test_excluded_prefix_is_left_alone_in_training_and_application(wrapper: Any) -> None:
     """exclude_bos: the logits of the template's constant prefix do not move, those behind it do."""
     made = shell(

@@ -110,6 +110,15 @@ def test_host_is_found_by_the_variable(
     assert "split" in registry().METHODS_CLASS_DICT
 
 
+def test_host_is_found_in_the_current_folder(
+    host: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(write_standin(tmp_path / "clone", "lazy"))
+    register()
+    assert "split" in registry().METHODS_CLASS_DICT
+
+
 def test_missing_host_says_where_it_was_looked_for(
     host: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
