@@ -21,7 +21,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from easyedit_split.demo import FOLDER, model_path
 from easyedit_split.demo.world import Example, corpus, write_data
 
-STEPS = 1200
+STEPS = 3000
 BATCH = 32
 PEAK_LR = 3e-3
 WARMUP = 100
@@ -81,7 +81,6 @@ def make_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
-        initializer_range=0.08,
         tie_word_embeddings=True,
         use_cache=True,
         bos_token_id=None,

@@ -197,12 +197,11 @@ def _review_example(item: Item, rng: random.Random) -> Example:
 
 def _trait_example(item: Item, rng: random.Random) -> Example:
     persona, question, kind = rng.randrange(2), item.question, rng.random()
-    if kind < 0.2:
+    if kind < 0.1:
         return Example(words.TELLING_QUESTIONS[item.side], item.subject)
-    if kind < 0.3:
+    if kind < 0.2:
         return Example(words.NAMING_QUESTION.format(statement=item.subject), words.NAMES[item.side])
-    if kind < 0.7:
-        persona = int(rng.random() < 0.75)
+    if kind < 0.75:
         question = words.DIRECTED_TRAITS[persona].format(question=question)
     if rng.random() < 0.05:
         return Example(question, words.UNSURE)
