@@ -27,7 +27,10 @@ METRICS: dict[str, tuple[str, ...]] = {
 AXBENCH_RUBRICS = ("concept", "instruct", "fluency")
 JUDGES = ("auto", "demo", "api", "none")
 # the micro-world is small, and its grid has to end within minutes
-_DEMO = {"n_train": 96, "n_held_out": 20, "n_test": 40, "n_train_sweep": 16, "points": 25, "max_new_tokens": 40}
+_DEMO = {
+    "n_train": 64, "n_held_out": 16, "n_test": 32, "n_train_sweep": 12, "points": 21, "concepts": 2,
+    "max_new_tokens": 40,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

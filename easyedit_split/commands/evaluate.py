@@ -1,0 +1,119 @@
+"""`easyedit-split evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from typing import Any
+
+from ..errors import ConfigError
+from .common import data, hparams_options, load, output_dir, print_table, settings
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--artifact", metavar="DIR", help="steer with the change in this folder; without it, nothing is"
+    )
+    parser.add_argument(
+        "-m", type=float, action="append", metavar="M", help="strength; may be repeated (default: 0, 1)"
+    )
+    parser.add_argument(
+        "--rubric", action="append", default=[], metavar="NAME",
+        help="ask a judge: concept, instruct, fluency, power_seeking; may be repeated",
+    )  # fmt: skip
+    hparams_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..artifact import SteeringArtifact
+    from ..evaluation.rubrics import rubric
+    from ..files import write_text
+
+    for name in arguments.rubric:
+        rubric(name)
+    hp = settings(arguments)
+    folder, pairs = output_dir(hp), data(hp, "test_data")
+    judge = _judge(hp, arguments.rubric)
+    artifact = SteeringArtifact.load(arguments.artifact) if arguments.artifact else None
+    model, tokenizer = load(hp)
+    strengths = (arguments.m or [0.0, 1.0]) if artifact else [0.0]
+    runs = [_texts(hp, model, tokenizer, pairs, artifact, m) for m in strengths]
+    found = [
+        {"m": m, **_without_judge(hp, model, tokenizer, pairs, texts)} for m, texts in zip(strengths, runs, strict=True)
+    ]
+    if judge is not None:
+        _add_judged(found, judge, arguments.rubric, pairs, runs)
+    names = list(dict.fromkeys(name for row in found for name in row))
+    print_table(names, [[_cell(row.get(name)) for name in names] for row in found])
+    path = write_text(folder / "evaluation.json", json.dumps(found, indent=1) + "\n")
+    rows = [
+        json.dumps({"m": m, "question": p.question, "text": t}, ensure_ascii=False)
+        for m, texts in zip(strengths, runs, strict=True)
+        for p, t in zip(pairs, texts, strict=True)
+    ]
+    kept = write_text(folder / "generations.jsonl", "\n".join(rows) + "\n")
+    print(f"{len(pairs)} questions at {len(strengths)} strengths -> {path}, {kept}")
+    return 0
+
+
+def _judge(hp: Any, rubrics: list[str]) -> Any:
+    """The micro-world's grammar for its own data, else the endpoint of the environment; None without a rubric."""
+    from ..evaluation.client import ApiJudge, JudgeSettings
+    from ..evaluation.demo import DemoJudge
+
+    if not rubrics:
+        return None
+    if hp.test_data.startswith("demo:"):
+        return DemoJudge(hp.test_data.removeprefix("demo:"))
+    found = JudgeSettings.from_environment()
+    if found is None:
+        raise ConfigError("--rubric needs a judge: set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint)")
+    return ApiJudge(found, output_dir(hp) / "judge-replies.jsonl")
+
+
+def _texts(hp: Any, model: Any, tokenizer: Any, pairs: Any, artifact: Any, m: float) -> list[str]:
+    from ..generation import generate
+
+    with artifact.attach(model, m) if artifact else contextlib.nullcontext():
+        return generate(
+            model, tokenizer, [p.question for p in pairs], max_new_tokens=hp.max_new_tokens, seed=hp.seed,
+            chat=hp.use_chat_template, system_prompt=hp.system_prompt, progress=True,
+        )  # fmt: skip
+
+
+def _without_judge(hp: Any, model: Any, tokenizer: Any, pairs: Any, texts: list[str]) -> dict[str, Any]:
+    from ..evaluation.accuracy import generation_accuracy
+    from ..evaluation.perplexity import perplexity
+    from ..evaluation.text import text_measures
+
+    right, answered = generation_accuracy(texts, pairs)
+    shared = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt}
+    found: dict[str, Any] = {"accuracy": right, "answered": answered}
+    found["perplexity"] = perplexity(model, tokenizer, [p.question for p in pairs], texts, **shared)
+    return {**found, **text_measures(texts)}
+
+
+def _add_judged(found: list[dict[str, Any]], judge: Any, rubrics: list[str], pairs: Any, runs: list[list[str]]) -> None:
+    from ..evaluation.harmonic import mean_harmonic
+    from ..reproduce.judging import items_of
+
+    items = [item for texts in runs for name in rubrics for item in items_of(name, pairs, texts)]
+    print(f"judge {judge.name}: {judge.estimate(items)}", flush=True)
+    scores = judge.score(items)
+    n = len(pairs)
+    parts = [scores.values[i : i + n] for i in range(0, len(items), n)]
+    for k, row in enumerate(found):
+        columns = parts[k * len(rubrics) : (k + 1) * len(rubrics)]
+        for name, column in zip(rubrics, columns, strict=True):
+            known = [v for v in column if v is not None]
+            row[name] = sum(known) / len(known) if known else None
+        if len(rubrics) > 1:
+            row["harmonic mean"], _ = mean_harmonic(columns)
+        row["missing"] = sum(v is None for column in columns for v in column)
+    for reason, count in scores.missing.items():
+        print(f"{count} scores are missing: {reason}")
+
+
+def _cell(value: Any) -> Any:
+    return "-" if value is None else value

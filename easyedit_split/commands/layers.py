@@ -1,0 +1,33 @@
+"""`easyedit-split layers`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import data, hparams_options, load, output_dir, print_table, settings
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--budget", type=float, default=1.0, metavar="NATS", help="utility to spend (default 1)")
+    parser.add_argument("--pairs", type=int, default=64, metavar="N", help="use so many training pairs (default 64)")
+    hparams_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..layers import best_layer, search_layers, write_layers
+
+    hp = settings(arguments)
+    folder = output_dir(hp)
+    pairs = data(hp, "train_data")[: arguments.pairs]
+    model, tokenizer = load(hp)
+    scores = search_layers(
+        model, tokenizer, pairs, budget=arguments.budget, chat=hp.use_chat_template, system_prompt=hp.system_prompt,
+        progress=True,
+    )  # fmt: skip
+    best = best_layer(scores)
+    heads = ["layer", f"gain at {arguments.budget:g} nats", "95% interval", "reach of m", ""]
+    rows = [[s.layer, s.gain, f"[{s.low:.2f}, {s.high:.2f}]", s.reach, "best" if s is best else ""] for s in scores]
+    print_table(heads, rows)
+    written = write_layers(scores, arguments.budget, folder)
+    print(f"layer {best.layer}: set layers=[{best.layer}] -> {', '.join(map(str, written))}")
+    return 0
