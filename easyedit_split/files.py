@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 
 from .errors import ArtifactError
 
-_HEADER_KEY = "easyedit_split"
+_HEADER_KEY, _CHECKSUM_KEY = "easyedit_split", "sha256"
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -48,8 +49,9 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Any], header: dict[str, Any]) -> Path:
-    """Write tensors and a JSON header as a safetensors file, atomically."""
-    return write_safetensors(path, tensors, {_HEADER_KEY: json.dumps(header, sort_keys=True, ensure_ascii=False)})
+    """Write tensors, a JSON header and a checksum of both as a safetensors file, atomically."""
+    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
+    return write_safetensors(path, tensors, {_HEADER_KEY: text, _CHECKSUM_KEY: checksum(text, tensors)})
 
 
 def write_safetensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> Path:
@@ -64,19 +66,32 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors and header of a file written by `write_tensors`.
 
     Raises:
-        ArtifactError: missing, truncated, not a safetensors file, without our header, or holding numbers that are not
-            finite.
+        ArtifactError: missing, truncated, not a safetensors file, without our header, changed since it was written, or
+            holding numbers that are not finite.
     """
     tensors, metadata = read_safetensors(path)
     try:
         header = json.loads(metadata[_HEADER_KEY])
+        if metadata.get(_CHECKSUM_KEY) != checksum(metadata[_HEADER_KEY], tensors):
+            raise ValueError("its content is not what was written: the checksum differs")
     except KeyError:
         raise ArtifactError(f"{path} has no header of this package: it was not written by it") from None
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} has a broken header ({error}): write it again") from None
+        raise ArtifactError(f"{path} is broken ({error}): write it again") from None
     if not isinstance(header, dict):
         raise ArtifactError(f"{path} has a header that is no object: write it again")
     return tensors, header
+
+
+def checksum(text: str, tensors: dict[str, Any]) -> str:
+    """SHA-256 of a text and of tensors: names, kinds, shapes and bytes."""
+    import torch
+
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)} ".encode("utf-8", "surrogatepass"))
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:

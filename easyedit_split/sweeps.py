@@ -5,6 +5,7 @@ Losses are stored by example, so that curves, fits and intervals can be recomput
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,8 @@ class SweepTable:
             "tokens_pos": np.tile(self.tokens_pos, m), "tokens_neg": np.tile(self.tokens_neg, m),
         }  # fmt: skip
         header = json.dumps({"reduction": self.reduction, "header": self.header}, sort_keys=True)
-        table = pyarrow.table(columns).replace_schema_metadata({"easyedit_split": header})
+        known = {"easyedit_split": header, "sha256": _checksum(header, columns)}
+        table = pyarrow.table(columns).replace_schema_metadata(known)
         return write_atomically(path, lambda temporary: pyarrow.parquet.write_table(table, temporary))
 
     @classmethod
@@ -97,8 +99,12 @@ class SweepTable:
             raise ArtifactError(f"{path} does not exist: check the path")
         try:
             table = pyarrow.parquet.read_table(path)
-            described = json.loads((table.schema.metadata or {})[b"easyedit_split"])
+            metadata = table.schema.metadata or {}
+            text = metadata[b"easyedit_split"].decode()
+            described = json.loads(text)
             columns = {name: table.column(name).to_numpy() for name in _COLUMNS}
+            if metadata.get(b"sha256", b"").decode() != _checksum(text, columns):
+                raise ValueError("its content is not what was written: the checksum differs")
             n = int(columns["pair"].max()) + 1
             grid = {k: v.reshape(-1, n) for k, v in columns.items()}
             if not (grid["pair"] == np.arange(n)).all() or not (grid["factor"] == grid["factor"][:, :1]).all():
@@ -110,6 +116,13 @@ class SweepTable:
             raise ArtifactError(f"{path} is not a sweep that can be read ({reason}): run sweep again") from None
         tokens = grid["tokens_pos"][0], grid["tokens_neg"][0]
         return cls(grid["factor"][:, 0], grid["loss_pos"], grid["loss_neg"], reduction, *tokens, header)
+
+
+def _checksum(text: str, columns: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in _COLUMNS:
+        digest.update(np.ascontiguousarray(columns[name]).tobytes())
+    return digest.hexdigest()
 
 
 def sweep(
@@ -177,6 +190,7 @@ def _grid_losses(
     """`(2, M, N)` summed losses."""
     import torch
 
+    from . import distributed
     from .models import held_still
     from .scoring import PairScorer, embedding_device, token_runs
 
@@ -189,14 +203,19 @@ def _grid_losses(
         held_still(model),
         artifact.attach(model, 0.0) as handle,
         torch.no_grad(),
-        _bar(len(cells), progress) as bar,
+        _bar(len(cells), progress and distributed.rank() == 0) as bar,
     ):
         batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
         start = saved.restore(losses, batches)
         bar(sum(map(len, batches[:start])))
-        for number, part in enumerate(batches[start:], start):
-            losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = _score(scorer, handle, part, strengths)
-            saved.batch_done(losses, batches, number + 1)
+        for first in range(start, len(batches), distributed.world()):
+            group = batches[first : first + distributed.world()]  # one batch a process
+            mine = group[distributed.shard()][:1]
+            found = _score(scorer, handle, mine[0], strengths) if mine else np.empty((2, 0))
+            part = torch.cat(group)
+            losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = distributed.gather(found, [len(b) for b in group])
+            if distributed.rank() == 0:
+                saved.batch_done(losses, batches, first + len(group))
             bar(len(part))
     return losses
 
