@@ -62,8 +62,8 @@ def require_host() -> None:
     """
     if not find_host():
         raise HostError(
-            f"EasyEdit (its folder 'steer') is neither on the Python path nor in the current folder nor in {HOME_VARIABLE}="
-            f"{os.environ.get(HOME_VARIABLE, '')!r}; clone https://github.com/zjunlp/EasyEdit and set "
+            f"EasyEdit (its folder 'steer') is neither on the Python path nor in the current folder nor in "
+            f"{HOME_VARIABLE}={os.environ.get(HOME_VARIABLE, '')!r}; clone https://github.com/zjunlp/EasyEdit and set "
             f"{HOME_VARIABLE} to the clone."
         )
 

@@ -25,6 +25,7 @@ from host.inside import (
     close,
     for_upstream,
     fresh,
+    general,
     generate,
     hook_count,
     host_module,
@@ -34,6 +35,7 @@ from host.inside import (
     write_method,
 )
 from host.models import items
+from tiny import random_delta, tiny_model, tiny_tokenizer
 
 from easyedit_split.artifact import SteeringArtifact
 from easyedit_split.attach import attach
@@ -519,3 +521,22 @@ def test_bad_applications_leave_the_wrapper_alone(wrapper: Any, tmp_path: Path) 
         assert torch.equal(logits(wrapper), plain) and hook_count(wrapper) == hooks
     with pytest.raises(HostError, match="get_model"):
         apply_vectors(apply_shell(), object(), vectors)
+
+
+def test_gpt2_has_its_own_wrapper_and_reset(tmp_path: Path) -> None:
+    """GPTWrapper overrides reset and ori_generate, and its blocks lie elsewhere."""
+    if "c_fc" not in inspect.getsource(host_module("steer.models.model_wrapper").MLPWrapper):
+        pytest.skip("the wrapper of this commit runs no GPT-2 at all: it asks its feed-forward for act_fn")
+    tiny_model("gpt2").save_pretrained(tmp_path / "tiny-gpt2")
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny-gpt2")
+    wrapper = host_module("steer.models.get_model").get_model(general(tmp_path / "tiny-gpt2"))[0]
+    plain, hooks = logits(wrapper), hook_count(wrapper)
+    change = SteeringArtifact(random_delta(make_delta("local_weight", 48, 32), 0.3), Site(LAYER))
+    apply_vectors(apply_shell(), wrapper, {f"layer_{LAYER}": change})
+    model = fresh(tmp_path / "tiny-gpt2")
+    with change.attach(model, 1.5):
+        assert close(logits(wrapper), logits(model))
+    ids, options = torch.arange(40, 50)[None], {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(wrapper.ori_generate(ids, **options), fresh(tmp_path / "tiny-gpt2").generate(ids, **options))
+    wrapper.reset("split")
+    assert torch.equal(logits(wrapper), plain) and hook_count(wrapper) == hooks

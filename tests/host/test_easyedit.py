@@ -46,7 +46,7 @@ def start(command: list[str], place: Path, home: Path, log: Path) -> subprocess.
 
 
 def finish(process: subprocess.Popen[bytes], log: Path) -> Finished:
-    status = process.wait(timeout=540)
+    status = process.wait(timeout=1800)
     return Finished(status, log.read_text(encoding="utf-8", errors="replace"))
 
 
