@@ -115,6 +115,7 @@ def plot_layers(scores: Sequence[LayerScore], budget: float) -> Any:
     """Preference gained at the budget against the layer, with intervals; the best layer starred."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.4, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -127,7 +128,7 @@ def plot_layers(scores: Sequence[LayerScore], budget: float) -> Any:
     axes.plot([best.layer], [best.gain], "*", color="#D55E00", markersize=14)
     axes.set_xlabel("Layer")
     axes.set_ylabel(f"Preference gained\nat {budget:g} nats of utility")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

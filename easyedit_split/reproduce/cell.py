@@ -98,6 +98,7 @@ def grid_model(settings: GridSettings) -> tuple[Any, Any]:
 
 def _measured(task: Task) -> dict[str, Any]:
     model, tokenizer = grid_model(task.settings)
+    found: dict[str, Any]
     if not task.cell.hparams:
         artifact, found, choice = _nothing(model), {}, NO_CHANGE
     else:

@@ -100,7 +100,8 @@ def _judge_lines(results: Sequence[Result]) -> list[str]:
 
 def _markdown(title: str, lines: Sequence[str], tables: Sequence[ScoreTable], place: Table) -> str:
     parts = [f"# {title}\n", "\n".join(f"- {line}" for line in lines) + "\n"]
-    parts += [f"## {table.title}\n\n{table.markdown()}" for table in (*tables, place)]
+    shown: list[ScoreTable | Table] = [*tables, place]
+    parts += [f"## {table.title}\n\n{table.markdown()}" for table in shown]
     return "\n".join(parts)
 
 
@@ -109,7 +110,8 @@ def _page(
     figures: Sequence[tuple[str, Path, Path]],
 ) -> str:  # fmt: skip
     parts = [f"<h1>{html.escape(title)}</h1>", "<ul>", *(f"<li>{html.escape(line)}</li>" for line in lines), "</ul>"]
-    for table in (*tables, place):
+    shown: list[ScoreTable | Table] = [*tables, place]
+    for table in shown:
         parts.append(f'<h2>{html.escape(table.title)}</h2><div class="wide">{table.html()}</div>')
     for caption, _, svg in figures:
         data = base64.b64encode(svg.read_bytes()).decode("ascii")

@@ -58,8 +58,9 @@ def _row(dataset: str, form: str, measure: str, values: Mapping[str, object], sh
 
 
 def _share_ahead(trio: Mapping[str, Sequence[Result]], budget: float) -> float | None:
-    draws = {name: draws_over_seeds(results, budget) for name, results in trio.items()}
-    if any(d is None for d in draws.values()) or len({len(d) for d in draws.values() if d is not None}) > 1:
+    found = {name: draws_over_seeds(results, budget) for name, results in trio.items()}
+    draws = {name: d for name, d in found.items() if d is not None}
+    if len(draws) < len(trio) or len({len(d) for d in draws.values()}) > 1:
         return None
-    rivals = np.maximum(*(draws[name] for name in RIVALS))
+    rivals = np.max([draws[name] for name in RIVALS], axis=0)
     return float((draws["split"] > rivals).mean())

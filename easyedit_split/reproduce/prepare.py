@@ -68,7 +68,7 @@ def read_split(settings: GridSettings, dataset: str, files: Sequence[Path]) -> D
         DataError: none of these.
     """
     named = {(hp.train_data, hp.test_data) for hp in map(load_hparams, files)}
-    if named != {("", "")}:
+    if named - {("", "")}:
         if len(named) > 1 or not all(next(iter(named))):
             raise DataError(f"the files of {dataset} name different data: give one train_data and one test_data in all")
         sources = next(iter(named))
@@ -90,7 +90,7 @@ def _answered(settings: GridSettings, split: DataSplit, loader: Loader) -> DataS
     model, tokenizer = loader()
     used = sorted({row.concept_id for row in split.train})[: settings.concepts]
     cache = settings.output / "data" / split.name / f"answers-{settings.model_label}.jsonl"
-    parts = {}
+    parts: dict[str, tuple[PreferencePair, ...]] = {}
     for part in ("train", "test"):
         rows = [row for row in getattr(split, part) if row.concept_id in used]
         questions = [row.question for row in rows]
@@ -98,7 +98,8 @@ def _answered(settings: GridSettings, split: DataSplit, loader: Loader) -> DataS
             model, tokenizer, questions, cache, max_new_tokens=settings.max_new_tokens, progress=True
         )
         parts[part] = tuple(with_model_answers(rows, answers))
-    return replace(split, rules=f"{split.rules}; not_matching is the model's own greedy answer", **parts)
+    rules = f"{split.rules}; not_matching is the model's own greedy answer"
+    return replace(split, rules=rules, train=parts["train"], test=parts["test"])
 
 
 def _prepared(
