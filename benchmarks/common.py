@@ -231,7 +231,7 @@ class Worker:
 
     def __init__(self, name: str, script: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.name, self.figures = name, Figures([], [], 0.0)
-        self.log = Path(os.environ.get("BENCHMARK_LOG", os.devnull)).open("ab")
+        self.log = open(os.environ.get("BENCHMARK_LOG", os.devnull), "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, script, "--worker", name, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,

@@ -24,7 +24,6 @@ from common import (
     machine,
     make_model,
     make_pairs,
-    make_texts,
     make_tokenizer,
     matrix_rate,
     race,

@@ -19,6 +19,9 @@ class Draw:
     signs: Tensor
     strengths: Tensor
 
+    def __getitem__(self, rows: slice) -> Draw:
+        return Draw(self.pairs[rows], self.signs[rows], self.strengths[rows])
+
 
 class Plan:
     """Which pairs meet which strengths at which step: a function of the seed."""

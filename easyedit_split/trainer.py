@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import distributed
 from .artifact import SteeringArtifact, describe_model, versions
 from .attach import Handle, attach, check_fit
 from .checkpoint import SECONDS_BETWEEN, Checkpoint
@@ -30,6 +31,8 @@ from .sites import Site, resolve_site, unwrap
 from .tokens import Encoder
 
 MAX_GRADIENT_NORM = 1.0
+# float16 gradients below 6e-8 vanish and above 65504 overflow: the largest scale that overflows nowhere is taken
+FP16_LOSS_SCALES = (1024.0, 32.0, 1.0)
 
 
 def train(
@@ -122,11 +125,11 @@ class _Loop:
             torch.manual_seed(seed_of(self.config, step))
             self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 - step / self.plan.steps)
             self._step(step, artifact)
-            if saved:
+            if saved and distributed.rank() == 0:
                 saved.step_done(step + 1, last=step + 1 == self.plan.steps)
 
     def _steps(self, start: int, progress: bool) -> Iterator[int]:
-        if not progress:
+        if not progress or distributed.rank() > 0:
             yield from range(start, self.plan.steps)
             return
         from tqdm import tqdm
@@ -134,28 +137,34 @@ class _Loop:
         yield from tqdm(range(start, self.plan.steps), "train", initial=start, total=self.plan.steps, unit="step")
 
     def _step(self, step: int, artifact: SteeringArtifact) -> None:
-        self.optimizer.zero_grad()
         draws = self.plan.draws(step)
+        half = unwrap(self.scorer.model).dtype == torch.float16
+        for scale in FP16_LOSS_SCALES if half else (1.0,):
+            norm = self._gradients(step, draws, scale, artifact)
+            if bool(torch.isfinite(norm)):
+                self.optimizer.step()
+                return
+        raise TrainingError(
+            f"step {step}: the gradient is not finite: lower lr or steering_factors, "
+            "or load the model in float32 or bfloat16",
+            artifact,
+        )
+
+    def _gradients(self, step: int, draws: Sequence[Draw], scale: float, artifact: SteeringArtifact) -> Tensor:
+        """Fill in the clipped gradients of one step, computed from losses times `scale`; returns their norm."""
+        self.optimizer.zero_grad()
         total = sum(len(d.pairs) for d in draws)
         for draw in draws:
-            losses = self.objective(self._losses(draw))
-            if not bool(torch.isfinite(losses).all()):
-                bad = int((~torch.isfinite(losses)).nonzero()[0])
-                m = float(draw.signs[bad] * draw.strengths[bad])
-                raise TrainingError(
-                    f"step {step}: the loss of pair {int(draw.pairs[bad])} at m = {m:g} is not finite: "
-                    "lower lr or steering_factors, or load the model in float32 or bfloat16",
-                    artifact,
-                )
-            (losses.sum() / total).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.delta.parameters(), MAX_GRADIENT_NORM)
-        if not bool(torch.isfinite(norm)):
-            raise TrainingError(
-                f"step {step}: the gradient is not finite: lower lr or steering_factors, "
-                "or load the model in float32 or bfloat16",
-                artifact,
-            )
-        self.optimizer.step()
+            own = draw[distributed.shard()]
+            losses = self.objective(self._losses(own)) if len(own.pairs) else torch.zeros(0)
+            _check_losses(losses, own, step, artifact)
+            if len(losses):
+                (scale * losses.sum() / total).backward()
+        distributed.reduce_gradients(self.delta.parameters())
+        for parameter in self.delta.parameters():
+            if scale != 1.0 and parameter.grad is not None:
+                parameter.grad /= scale
+        return torch.nn.utils.clip_grad_norm_(self.delta.parameters(), MAX_GRADIENT_NORM)
 
     def _losses(self, draw: Draw) -> AnswerLosses:
         if not self.ablates or bool((draw.signs > 0).all()):
@@ -184,7 +193,30 @@ class _Loop:
         """Losses of every pair without steering: constant, so computed once."""
         with torch.no_grad(), self.handle.silenced():
             batches = torch.arange(len(self.scorer.pairs)).split(self.config.batch_size)
-            return joined([self.scorer.losses(batch, self.handle) for batch in batches])
+            own = distributed.shard()
+            found = [self.scorer.losses(batch, self.handle) for batch in batches[own]]
+            if distributed.world() == 1:
+                return joined(found)
+            whole = torch.zeros(4, len(self.scorer.pairs), device=next(self.delta.parameters()).device)
+            for batch, losses in zip(batches[own], found, strict=True):
+                whole[:, batch] = torch.stack(list(vars(losses).values())).to(whole.device)
+            return PairLosses(*distributed.total(whole))
+
+
+def _check_losses(losses: Tensor, draw: Draw, step: int, artifact: SteeringArtifact) -> None:
+    """Raise `TrainingError` where a loss is not finite, in this process or in another one."""
+    finite = bool(torch.isfinite(losses).all())
+    if distributed.everywhere(finite):
+        return
+    which = "a pair of another process"
+    if not finite:
+        bad = int((~torch.isfinite(losses)).nonzero()[0])
+        which = f"pair {int(draw.pairs[bad])} at m = {float(draw.signs[bad] * draw.strengths[bad]):g}"
+    raise TrainingError(
+        f"step {step}: the loss of {which} is not finite: "
+        "lower lr or steering_factors, or load the model in float32 or bfloat16",
+        artifact,
+    )
 
 
 def in_roles(losses: PairLosses, signs: Tensor, reference: PairLosses | None = None) -> AnswerLosses:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import distributed
 from .artifact import SteeringArtifact
 from .checkpoint import SECONDS_BETWEEN
 from .config import Hyperparameters
@@ -58,6 +59,8 @@ def train_from(
                 **shared,
             )
         except TrainingError as error:
+            if distributed.rank() > 0:
+                raise
             if checkpoint:  # it would only lead here again
                 checkpoint.unlink(missing_ok=True)
             if folder is None or error.artifact is None:
@@ -67,5 +70,5 @@ def train_from(
         if checkpoint:
             finished.append(checkpoint)
         yield layer, artifact
-    for checkpoint in finished:
+    for checkpoint in finished if distributed.rank() == 0 else ():
         checkpoint.unlink(missing_ok=True)

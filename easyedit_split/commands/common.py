@@ -76,11 +76,12 @@ def load(hp: Hyperparameters) -> tuple[Any, Any]:
     Raises:
         ConfigError: none named, or it cannot be loaded.
     """
+    from ..distributed import own_device
     from ..models import load_model
 
     if not hp.model_name_or_path:
         raise ConfigError("no model named: set model_name_or_path=FOLDER (or model_name_or_path=demo)")
-    return load_model(hp.model_name_or_path, dtype=hp.dtype, device=hp.device, device_map=hp.device_map)
+    return load_model(hp.model_name_or_path, dtype=hp.dtype, device=own_device(hp.device), device_map=hp.device_map)
 
 
 def data(hp: Hyperparameters, key: str) -> list[PreferencePair]:

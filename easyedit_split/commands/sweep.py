@@ -19,6 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ..artifact import SteeringArtifact
+    from ..distributed import processes, rank
     from ..locks import folder_lock
     from ..sweeps import sweep
 
@@ -28,12 +29,14 @@ def run(arguments: argparse.Namespace) -> int:
     target = Path(arguments.out or output_dir(hp) / "sweep.parquet")
     partial = target.with_name(f".{target.name}.partial")
     factors = hp.factors or np.linspace(-20, 20, 41)
-    with folder_lock(target.parent):
+    with processes(folder_lock(target.parent)):
         model, tokenizer = load(hp)
         table = sweep(
             model, tokenizer, pairs, artifact, factors, hp.reduction,
             progress=True, partial=partial, partial_seconds=arguments.checkpoint_seconds,
         )  # fmt: skip
+        if rank() > 0:
+            return 0
         path = table.save(target)
         partial.unlink(missing_ok=True)
     preference, utility = table.preference(), table.utility()

@@ -17,15 +17,17 @@ def run(arguments: argparse.Namespace) -> int:
     hp = settings(arguments)
     folder, pairs = output_dir(hp), data(hp, "train_data")
 
+    from ..distributed import processes, rank, world
     from ..locks import folder_lock  # here, so that a mistake is told before torch is loaded
     from ..training import train_from
 
-    with folder_lock(folder):
+    with processes(folder_lock(folder)):
         model, tokenizer = load(hp)
         start = time.monotonic()
         seconds = arguments.checkpoint_seconds
         for layer, artifact in train_from(hp, model, tokenizer, pairs, folder, True, seconds):
-            path = artifact.save(folder)
+            path = artifact.save(folder) if rank() == 0 else folder
             print(f"layer {layer}: {artifact.form} at {artifact.site.component}, {len(pairs)} pairs -> {path}")
-    print(f"trained in {time.monotonic() - start:.1f} s")
+        together = f" by {world()} processes" if world() > 1 else ""
+        print(f"trained in {time.monotonic() - start:.1f} s{together}")
     return 0
