@@ -121,6 +121,26 @@ def test_plain_model_is_the_model_and_everything_is_put_back(wrapper: Any) -> No
     assert [type(m).__name__ for m in wrapper.model.modules()] == before
 
 
+class Hack_no_grad(torch.nn.Module):  # noqa: N801
+    """What EasyEdit's lm_steer puts round the decoder, by name and attribute."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+
+def test_a_decoder_frozen_by_lm_steer_is_steered_too(wrapper: Any) -> None:
+    artifact, model = change("lora"), tiny_model("qwen2")
+    frozen = wrapper.model.model = Hack_no_grad(wrapper.model.model)
+    apply_vectors(shell("apply", layers=[2], multipliers=[1.5]), wrapper, {"layer_2": artifact})
+    assert wrapper.model.model is frozen
+    with artifact.attach(model, 1.5):
+        assert torch.allclose(logits(wrapper.model), logits(model), atol=1e-5)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_training_writes_what_applying_reads(wrapper: Any, form: str, tmp_path: Path) -> None:
     made = shell(
