@@ -149,7 +149,8 @@ def sweep(
             killed goes on from there, to the same table bit for bit. Delete it once the table is saved.
 
     Raises:
-        ConfigError: no factors, or some that are not finite, or an unknown reduction.
+        ConfigError: no factors, some that are not finite, an unknown reduction; or a strength at which the model
+            overflows: a table never holds a loss that is not finite.
         ArtifactError: `partial` is broken, or of another sweep.
     """
     from .artifact import describe_model, versions
@@ -213,11 +214,24 @@ def _grid_losses(
             mine = group[distributed.shard()][:1]
             found = _score(scorer, handle, mine[0], strengths) if mine else np.empty((2, 0))
             part = torch.cat(group)
-            losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = distributed.gather(found, [len(b) for b in group])
+            scored = distributed.gather(found, [len(b) for b in group])
+            _check_finite(scored, grid[part[:, 0].numpy()], model)
+            losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = scored
             if distributed.rank() == 0:
                 saved.batch_done(losses, batches, first + len(group))
             bar(len(part))
     return losses
+
+
+def _check_finite(losses: np.ndarray, strengths: np.ndarray, model: Any) -> None:
+    from .sites import unwrap
+
+    bad = ~np.isfinite(losses).all(axis=0)
+    if bad.any():
+        raise ConfigError(
+            f"the losses at m = {strengths[bad][0]:g} are not finite in {unwrap(model).dtype}: "
+            "use smaller factors, or load the model in float32 or bfloat16"
+        )
 
 
 def _score(scorer: Any, handle: Any, cells: Any, strengths: Any) -> np.ndarray:
