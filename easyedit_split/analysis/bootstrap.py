@@ -67,6 +67,18 @@ def smoother(fit: FitResult, m: ArrayLike) -> Array:
 
 def fit_draws(fit: FitResult, curve: Curve, draws: Array, m: ArrayLike) -> Array:
     """The fitted curve at m (K,) for each drawn mean curve (B, M), by one Gauss-Newton step; (B, K)."""
+    return fit.predict(m) + _changes(curve, draws) @ smoother(fit, m).T
+
+
+def point_draws(fit: FitResult, curve: Curve, draws: Array, m: ArrayLike) -> Array:
+    """``fit_draws``, bent through the points of each draw as ``FitResult.through_points`` bends the fit; (B, K)."""
+    change = _changes(curve, draws)
+    missed = fit.residual + change - change @ smoother(fit, fit.m).T
+    return fit_draws(fit, curve, draws, m) + missed @ fit.joining(m).T
+
+
+def _changes(curve: Curve, draws: Array) -> Array:
+    """Drawn minus measured curve at the points that were fitted, (B, M); 0 where a draw has no value."""
     used = np.isfinite(curve.mean)
     change = draws[:, used] - curve.mean[used]
-    return fit.predict(m) + np.where(np.isfinite(change), change, 0.0) @ smoother(fit, m).T
+    return np.where(np.isfinite(change), change, 0.0)

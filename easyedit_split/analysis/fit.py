@@ -143,6 +143,7 @@ def _result(
         continuity_residual=gap,
         sides=sides,
         m=m,
+        residual=y - predicted,
         root_weight=problem.root_weight,
         n_dropped=n_dropped,
         n_free=spread.n_free,

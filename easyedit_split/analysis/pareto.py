@@ -28,14 +28,14 @@ class Front:
 
 
 def front(pref_fit: FitResult, util_fit: FitResult) -> Front:
-    """The preference-utility front of the fitted curves over the sweep (401 strengths, and m = 0).
+    """The preference-utility front over the sweep (401 strengths, and m = 0), from the law bent through the points.
 
     A strength is on the front when no other has at least its preference for a smaller loss of utility.
     """
     check_fits(pref_fit, util_fit, 0.0)
     m = swept_grid(pref_fit, util_fit, 401)
-    gain = pref_fit.predict(m) - at_zero(pref_fit)
-    drop = at_zero(util_fit) - util_fit.predict(m)
+    gain = pref_fit.through_points(m) - at_zero(pref_fit)
+    drop = at_zero(util_fit) - util_fit.through_points(m)
     order = np.lexsort((-gain, drop))
     best_before = np.concatenate([[-np.inf], np.maximum.accumulate(gain[order])[:-1]])
     kept = order[gain[order] > best_before]

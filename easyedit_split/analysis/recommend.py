@@ -1,4 +1,8 @@
-"""The strength to use: the highest predicted preference at a predicted loss of utility within a budget."""
+"""The strength to use: the highest predicted preference at a predicted loss of utility within a budget.
+
+Predictions are the fitted law bent through the measured points (``FitResult.through_points``): at a swept strength
+they are what was measured there, so a fit that misses by a nat does not spend the budget unseen.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from easyedit_split.analysis.bootstrap import LEVEL, fit_draws
+from easyedit_split.analysis.bootstrap import LEVEL, point_draws
 from easyedit_split.analysis.logodds import Curve
 from easyedit_split.analysis.result import FitResult
 from easyedit_split.errors import FitError
@@ -23,7 +27,7 @@ POOR_R2 = 0.9
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A recommended strength and what the fits predict there, in nats.
+    """A recommended strength and what the law, bent through the measured points, predicts there, in nats.
 
     Attributes:
         m: the strength; None when no swept strength is within the budget.
@@ -68,7 +72,7 @@ def recommend_strength(pref_fit: FitResult, util_fit: FitResult, max_utility_dro
     """
     check_fits(pref_fit, util_fit, max_utility_drop)
     m = swept_grid(pref_fit, util_fit, GRID)
-    preference, utility = pref_fit.predict(m), util_fit.predict(m)
+    preference, utility = pref_fit.through_points(m), util_fit.through_points(m)
     base_preference, base_utility = at_zero(pref_fit), at_zero(util_fit)
     allowed = base_utility - utility <= max_utility_drop
     within: Literal["some", "all", "none"] = "all" if allowed.all() else "some" if allowed.any() else "none"
@@ -108,9 +112,9 @@ def recommendation_interval(
     if recommendation.m is None:
         return recommendation
     m = np.union1d(swept_grid(pref_fit, util_fit, BOOT_GRID), [recommendation.m])
-    drawn_preference = fit_draws(pref_fit, preference, pref_draws, m)
-    drawn_utility = fit_draws(util_fit, utility, util_draws, m)
-    base = fit_draws(util_fit, utility, util_draws, np.zeros(1))
+    drawn_preference = point_draws(pref_fit, preference, pref_draws, m)
+    drawn_utility = point_draws(util_fit, utility, util_draws, m)
+    base = point_draws(util_fit, utility, util_draws, np.zeros(1))
     allowed = base - drawn_utility <= recommendation.max_utility_drop
     some = allowed.any(axis=1)
     if not some.any():
@@ -140,8 +144,8 @@ def swept_grid(pref_fit: FitResult, util_fit: FitResult, n: int) -> Array:
 
 
 def at_zero(fit: FitResult) -> float:
-    """The fitted value at m = 0, in nats."""
-    return float(fit.predict(np.zeros(1))[0])
+    """The predicted value at m = 0, in nats: the measured one where 0 was swept."""
+    return float(fit.through_points(np.zeros(1))[0])
 
 
 def _best(m: Array, preference: Array, allowed: NDArray[np.bool_]) -> int:
@@ -177,13 +181,8 @@ def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitRe
     peak = _utility_peak(pref_fit, util_fit)
     if peak is not None:
         parts.append(peak)
-    if util_fit.rmse > budget:
-        parts.append(
-            f"The utility fit misses its points by {util_fit.rmse:.2g} nats on average, more than the budget, so "
-            "compare with the measured loss at this strength."
-        )
     if not np.isin(0.0, util_fit.m):
-        parts.append("The sweep has no point at m = 0, so the loss is counted from the fitted value there.")
+        parts.append("The sweep has no point at m = 0, so the loss is counted from the predicted value there.")
     for fit in (pref_fit, util_fit):
         if not fit.success:
             parts.append(f"The {fit.kind} fit did not converge: do not rely on this strength.")
@@ -195,7 +194,7 @@ def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitRe
 def _utility_peak(pref_fit: FitResult, util_fit: FitResult) -> str | None:
     """A sentence when utility is clearly higher away from m = 0: the loss is then counted from below its best."""
     m = swept_grid(pref_fit, util_fit, BOOT_GRID)
-    above = util_fit.predict(m) - at_zero(util_fit)
+    above = util_fit.through_points(m) - at_zero(util_fit)
     best = int(np.argmax(above))
     if above[best] <= max(util_fit.rmse, 0.1):
         return None

@@ -37,7 +37,8 @@ class FitResult:
             degrees of freedom.
         continuity_residual: D(0+) - D(0-); 0 for one branch.
         sides: ``"both"``, ``"plus"`` (all m >= 0) or ``"minus"`` (all m <= 0).
-        m: (M,) strengths of the fitted points, ascending. root_weight: (M,) square roots of their weights.
+        m: (M,) strengths of the fitted points, ascending. residual: (M,) points minus curve, nats.
+        root_weight: (M,) square roots of the points' weights.
         n_dropped: points left out because they were NaN or infinite.
         n_free: parameters the points had to determine.
         n_starts: starts tried. at_bound: parameters that ended at a bound of the search.
@@ -55,6 +56,7 @@ class FitResult:
     continuity_residual: float
     sides: str
     m: Array = field(repr=False)
+    residual: Array = field(repr=False)
     root_weight: Array = field(repr=False)
     n_dropped: int
     n_free: int
@@ -86,6 +88,24 @@ class FitResult:
     def predict(self, m: ArrayLike) -> Array:
         """The fitted curve at m, in nats, same shape as m. NaN on a side that was not measured."""
         return decay.curve(self.kind, self._on_branch(m), self.vector)
+
+    def through_points(self, m: ArrayLike) -> Array:
+        """The fitted curve plus the points' residuals joined by straight lines, so that it passes through the points.
+
+        What is read off it at a measured strength is what was measured there; between, the law gives the shape.
+        """
+        return self.predict(m) + self.joining(m) @ self.residual
+
+    def joining(self, m: ArrayLike) -> Array:
+        """(K, M) matrix that joins values at the fitted points by straight lines and reads them at m (K,).
+
+        Values at one strength are averaged; beyond the outermost points their values hold.
+        """
+        at, where = np.unique(self.m, return_inverse=True)
+        averages = np.eye(len(at))[where].T
+        averages /= averages.sum(axis=1, keepdims=True)
+        lines = np.array([np.interp(np.asarray(m, dtype=float), at, corner) for corner in np.eye(len(at))]).T
+        return lines @ averages
 
     def slope(self, m: ArrayLike) -> Array:
         """Derivative of the fitted curve in m, nats per unit of m; at 0 that of the positive branch."""

@@ -178,14 +178,27 @@ def test_wrong_arguments_are_errors():
         analysis.recommend_strength(pref, analysis.fit_utility(m, utility(m)), max_utility_drop=1.0)
 
 
-def test_a_utility_that_is_best_elsewhere_and_a_fit_coarser_than_the_budget_are_said():
+def test_a_utility_that_is_best_elsewhere_is_said():
     util = analysis.fit_utility(M, decay.curve("utility", M - 3.0, [9.0, -9.0, 0, 50, 1, 0, 50, 1]))
     found = analysis.recommend_strength(fits(0.5)[0], util, max_utility_drop=1.0)
     assert "Utility is highest at m = " in found.message
-    coarse = replace(fits()[1], rmse=2.5)
-    found = analysis.recommend_strength(fits()[0], coarse, max_utility_drop=1.0)
-    assert "misses its points by 2.5 nats" in found.message
-    assert "misses" not in analysis.recommend_strength(*fits(), max_utility_drop=1.0).message
+
+
+def test_predictions_pass_through_the_measured_points_so_that_a_coarse_fit_does_not_spend_the_budget():
+    """A dip of 2 nats at m = 2 that the law cannot follow: a budget of 1 nat does not allow it."""
+    pref, util = fits()
+    at = int(np.argmin(np.abs(util.m - 2.0)))
+    residual = np.zeros(len(util.m))
+    residual[at] = -2.0
+    dipped = replace(util, residual=residual)
+    assert dipped.through_points(util.m[at]) == pytest.approx(util.predict(util.m[at]) - 2.0)
+    between = (util.m[at] + util.m[at + 1]) / 2  # half of a residual joined by a straight line to 0
+    assert dipped.through_points(between) == pytest.approx(util.predict(between) - 1.0)
+    loss = float(dipped.through_points(0.0) - dipped.through_points(util.m[at]))
+    assert loss > 1.0
+    found = analysis.recommend_strength(pref, dipped, max_utility_drop=1.0)
+    assert abs(found.m - util.m[at]) > 0 and found.utility_drop <= 1.0
+    assert dipped.through_points(0.0) - dipped.through_points(found.m) <= 1.0 + 1e-9
 
 
 # Front
