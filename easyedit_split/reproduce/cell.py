@@ -15,6 +15,7 @@ import numpy as np
 
 from ..analysis import transfer
 from ..artifact import SteeringArtifact, describe_model
+from ..config import Hyperparameters
 from ..errors import FitError
 from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
 from ..evaluation.perplexity import perplexity
@@ -26,7 +27,7 @@ from ..pairs import PreferencePair
 from ..sweeps import SweepTable, sweep
 from ..training import train_from
 from .front import front_at_budgets
-from .grid import Cell, hyperparameters_of
+from .grid import Cell
 from .judging import judge_texts
 from .prepare import Prepared
 from .settings import GridSettings, metrics
@@ -43,6 +44,7 @@ class Task:
     settings: GridSettings
     data: Prepared
     inputs: str
+    hp: Hyperparameters | None  # None for vanilla; read once, so that a file changed meanwhile cannot slip in
 
     @property
     def folder(self) -> Path:
@@ -99,14 +101,14 @@ def grid_model(settings: GridSettings) -> tuple[Any, Any]:
 def _measured(task: Task) -> dict[str, Any]:
     model, tokenizer = grid_model(task.settings)
     found: dict[str, Any]
-    if not task.cell.hparams:
+    if task.hp is None:
         artifact, found, choice = _nothing(model), {}, NO_CHANGE
     else:
-        artifact = _trained(task, model, tokenizer)
+        artifact = _trained(task, task.hp, model, tokenizer)
         found, choice = _swept(task, model, tokenizer, artifact)
     at = sweep(model, tokenizer, task.data.test, artifact, [choice.m], "sum")
     found |= {"strength": {"m": choice.m, "rule": choice.rule}, "at_strength": _log_odds(at)}
-    found |= _generated(task, model, tokenizer, artifact if task.cell.hparams else None, choice.m)
+    found |= _generated(task, model, tokenizer, artifact if task.hp else None, choice.m)
     found["scores"] = {"likelihood accuracy": likelihood_accuracy(at.loss_pos[0], at.loss_neg[0]), **found["scores"]}
     return found
 
@@ -122,8 +124,7 @@ def _nothing(model: Any) -> SteeringArtifact:
     )
 
 
-def _trained(task: Task, model: Any, tokenizer: Any) -> SteeringArtifact:
-    hp = hyperparameters_of(task.cell)
+def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> SteeringArtifact:
     ((_, artifact),) = train_from(hp, model, tokenizer, task.data.train)
     artifact.save(task.folder)
     return artifact
@@ -163,7 +164,7 @@ def _log_odds(at: SweepTable) -> dict[str, float]:
 
 def _generated(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float) -> dict[str, Any]:
     """Texts at the chosen strength, and what can be said of them without a judge."""
-    hp = hyperparameters_of(task.cell) if task.cell.hparams else None
+    hp = task.hp
     options: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt} if hp else {}
     questions = [p.question for p in task.data.test]
     with artifact.attach(model, m) if artifact else contextlib.nullcontext():

@@ -100,16 +100,16 @@ def _fits(cell: Cell, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in [*prefixes, cell.dataset])
 
 
-def hyperparameters_of(cell: Cell) -> Hyperparameters:
-    """The cell's file with the cell's seed."""
-    return load_hparams(cell.hparams, overrides={"seed": cell.seed})
+def hyperparameters_of(cell: Cell) -> Hyperparameters | None:
+    """The cell's file with the cell's seed; None for vanilla."""
+    return load_hparams(cell.hparams, overrides={"seed": cell.seed}) if cell.hparams else None
 
 
-def inputs_hash(cell: Cell, settings: GridSettings, data: Prepared, fingerprint: str) -> str:
+def inputs_hash(
+    cell: Cell, hp: Hyperparameters | None, settings: GridSettings, data: Prepared, fingerprint: str
+) -> str:
     """SHA-256 of everything a cell's numbers depend on: settings, data, model, this package's version."""
-    values: dict[str, Any] = {}
-    if cell.hparams:
-        values = {k: v for k, v in asdict(hyperparameters_of(cell)).items() if k not in _PLACES}
+    values = {k: v for k, v in asdict(hp).items() if k not in _PLACES} if hp else {}
     parts = {
         "format": FORMAT, "version": __version__, "cell": [cell.key, cell.seed], "hparams": values,
         "settings": {k: getattr(settings, k) for k in _SHARED}, "model": fingerprint,

@@ -20,7 +20,7 @@ from .cell import Task, read_result
 from .figures import write_figures
 from .paper import NOTE, PAPER
 from .place import place_sentence, place_table
-from .settings import GridSettings
+from .settings import GridSettings, metrics
 from .tables import ScoreTable, score_tables
 
 
@@ -80,7 +80,8 @@ def _lines(settings: GridSettings, tasks: Sequence[Task], results: Sequence[Resu
 
 def _judge_lines(results: Sequence[Result]) -> list[str]:
     lines = []
-    without = sorted({r["cell"]["dataset"] for r in results if not (r.get("judge") or {}).get("name")})
+    unjudged = {r["cell"]["dataset"] for r in results if not (r.get("judge") or {}).get("name")}
+    without = sorted(name for name in unjudged if metrics(name) != ("accuracy",))
     if without:
         lines.append(
             f"No judge scored {', '.join(without)}: columns that need one are missing (-). "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ConfigError, SteeringError
 from ..negatives import model_fingerprint
 from .cell import Task, grid_model, read_result, run_cell
-from .grid import dataset_cells, hparams_files, inputs_hash, may_hold, selected
+from .grid import dataset_cells, hparams_files, hyperparameters_of, inputs_hash, may_hold, selected
 from .judging import estimate, verdict_stands
 from .prepare import Prepared, prepare
 from .settings import GridSettings
@@ -54,7 +54,8 @@ def plan(settings: GridSettings, only: Sequence[str] = ()) -> Plan:
     tasks = []
     for cell in selected(cells, only):
         part: Prepared = data[cell.dataset, cell.concept_id]
-        tasks.append(Task(cell, settings, part, inputs_hash(cell, settings, part, fingerprint)))
+        hp = hyperparameters_of(cell)
+        tasks.append(Task(cell, settings, part, inputs_hash(cell, hp, settings, part, fingerprint), hp))
     return Plan(tasks, [task for task in tasks if not is_done(task)], notes)
 
 
@@ -83,14 +84,18 @@ def judge_cost(tasks: Sequence[Task]) -> str:
     )
 
 
-def run_tasks(tasks: Sequence[Task], jobs: int, say: Say) -> dict[str, str]:
-    """Run tasks in `jobs` processes (1: in this one). Returns the failures: cell key -> what went wrong.
+def run_tasks(
+    tasks: Sequence[Task], jobs: int, say: Say, finished: Iterable[tuple[Task, str]] | None = None
+) -> dict[str, str]:
+    """Run tasks in `jobs` processes (1: in this one), or take them from an engine that yields them `finished`.
+
+    Returns the failures: cell key -> what went wrong.
 
     A cell that cannot be run is reported and left; the others go on.
     """
     failures: dict[str, str] = {}
     start = time.monotonic()
-    for done, (task, error) in enumerate(_finished(tasks, jobs), 1):
+    for done, (task, error) in enumerate(finished or _finished(tasks, jobs), 1):
         if error:
             failures[task.cell.key] = error
         spent = time.monotonic() - start
