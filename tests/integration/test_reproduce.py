@@ -119,6 +119,14 @@ def test_a_cell_is_run_again_when_what_it_depends_on_changes(place: Path) -> Non
     assert not is_done(_task(place, task.cell.key))
 
 
+def test_a_file_changed_after_the_plan_does_not_slip_into_a_result(place: Path) -> None:
+    task = _task(place, "pairs-0/split_vector/s0")
+    file = place / "hparams" / "mine" / "pairs" / "split_vector.yaml"
+    file.write_text(file.read_text().replace("layers: [1]", "layers: [7]"))
+    assert run_cell(task)["inputs"] == task.inputs  # layer 7 does not exist: the planned layer was trained
+    assert not is_done(_task(place, task.cell.key))
+
+
 def test_another_model_makes_every_cell_new(place: Path) -> None:
     run_cell(_task(place, "pairs-0/vanilla/s0"))
     tiny_model("qwen2", layers=2, seed=5).save_pretrained(place / "tiny-qwen2")
