@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "PreferencePair": "pairs", "load_pairs": "pairs", "flat_pairs": "pairs",
     "Site": "sites", "COMPONENTS": "sites", "FORMS": "deltas",
-    "TrainConfig": "config", "Hyperparameters": "config", "load_hparams": "config",
+    "TrainConfig": "config", "Hyperparameters": "config", "load_hparams": "hyperfiles",
     "SplitObjective": "objectives", "SftObjective": "objectives", "RepsObjective": "objectives",
     "train": "trainer", "diff_mean": "estimators", "SteeringArtifact": "artifact",
     "sweep": "sweeps", "SweepTable": "sweeps", "generate": "generation", "load_model": "models",
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from .artifact import SteeringArtifact as SteeringArtifact
     from .config import Hyperparameters as Hyperparameters
     from .config import TrainConfig as TrainConfig
-    from .config import load_hparams as load_hparams
     from .deltas import FORMS as FORMS
     from .easyedit import register as register
     from .errors import SteeringError as SteeringError
     from .estimators import diff_mean as diff_mean
     from .generation import generate as generate
+    from .hyperfiles import load_hparams as load_hparams
     from .models import load_model as load_model
     from .objectives import RepsObjective as RepsObjective
     from .objectives import SftObjective as SftObjective

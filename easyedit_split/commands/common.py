@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Hyperparameters, flatten_sections, hyperparameters, read_yaml
+from ..config import Hyperparameters
 from ..errors import ConfigError
+from ..hyperfiles import flatten_sections, hyperparameters, read_yaml
 from ..pairs import PreferencePair, flat_pairs, load_pairs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import load_hparams
+from ..hyperfiles import load_hparams
 from .common import data, load, print_table
 
 GRID = np.linspace(-6, 6, 25)

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..config import Hyperparameters, load_hparams
+from ..config import Hyperparameters
 from ..errors import ConfigError
+from ..hyperfiles import load_hparams
 from ..pairs import pairs_hash
 from .prepare import Prepared
 from .settings import GridSettings

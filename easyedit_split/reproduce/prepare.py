@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from ..config import load_hparams
 from ..datasets import DataSplit, Prompted, load_named_pairs, paper_split
 from ..demo import TASKS, data_path
 from ..errors import DataError
 from ..files import write_text
+from ..hyperfiles import load_hparams
 from ..manifest import manifest
 from ..pairs import PreferencePair
 from .settings import GridSettings

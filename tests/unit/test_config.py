@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from easyedit_split.config import Hyperparameters, TrainConfig, hyperparameters, load_hparams
+from easyedit_split.config import Hyperparameters, TrainConfig
 from easyedit_split.errors import ConfigError
+from easyedit_split.hyperfiles import hyperparameters, load_hparams
 
 MERGED = """
 alg_name: split

@@ -21,11 +21,11 @@ from tiny import tiny_model
 
 from easyedit_split.artifact import SteeringArtifact
 from easyedit_split.checkpoint import Checkpoint
-from easyedit_split.config import load_hparams
 from easyedit_split.deltas import make_delta
 from easyedit_split.errors import SteeringError
 from easyedit_split.files import checksum, read_tensors, write_tensors
 from easyedit_split.gguf_io import from_gguf, to_gguf
+from easyedit_split.hyperfiles import load_hparams
 from easyedit_split.pairs import load_pairs
 from easyedit_split.peft_io import from_peft
 from easyedit_split.sweep_progress import SweepProgress

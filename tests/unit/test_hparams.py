@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from easyedit_split.config import load_hparams
 from easyedit_split.easyedit.files import read_method_file
 from easyedit_split.easyedit.registration import METHODS
 from easyedit_split.easyedit.shipped import hparams_path, hparams_root
 from easyedit_split.errors import ConfigError
+from easyedit_split.hyperfiles import load_hparams
 
 ROOT = hparams_root()
 FORMS = ("vector", "lora", "local_weight")
