@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +20,7 @@ from .prepare import Prepared, prepare
 from .settings import GridSettings
 
 Say = Callable[[str], object]
+LOOK_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _finished(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str]]:
 
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_set_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads, os.getpid())) as pool:
         futures: dict[Any, Task] = {pool.submit(_outcome, task): task for task in tasks}
         try:
             for future in as_completed(futures):
@@ -133,10 +136,18 @@ def _outcome(task: Task) -> str:
     return ""
 
 
-def _set_threads(threads: int) -> None:
+def _start_worker(threads: int, parent: int) -> None:
+    """A worker ends with the run: a pool whose parent is killed would go on computing cells that nobody waits for."""
     import torch
 
     torch.set_num_threads(threads)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_EVERY)
+    os._exit(1)
 
 
 def _minutes(seconds: float) -> str:

@@ -82,7 +82,7 @@ class ScoreTable:
         wrap = {0: "<b>{}</b>", 1: "<u>{}</u>", None: "{}"}
         table = self._texts(lambda text, place: wrap[place].format(html.escape(text)))
         head = "".join(f"<th>{html.escape(c)}</th>" for c in table.columns)
-        rows = [[html.escape(str(cell)) for cell in row[:2]] + list(row[2:]) for row in table.rows]
+        rows = [[*(html.escape(str(cell)) for cell in row[:2]), *map(str, row[2:])] for row in table.rows]
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +222,35 @@ def test_command_dry_run_then_two_processes(place: Path, capsys: pytest.CaptureF
     assert main(arguments) == 0
     assert "index.html" in capsys.readouterr().out
     assert len(list((place / "out" / "cells").rglob("result.json"))) == 2
+
+
+def test_killed_runs_leave_no_process_behind_and_keep_what_was_done(place: Path) -> None:
+    arguments = [
+        sys.executable, "-m", "easyedit_split", "reproduce", str(place / "hparams" / "mine"), "--jobs", "2",
+        f"model_name_or_path={place / 'tiny-qwen2'}", f"output_dir={place / 'out'}", "max_new_tokens=3", "points=15",
+        "n_held_out=4", "n_boot=5",
+    ]  # fmt: skip
+    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert run.stdout is not None
+    with run.stdout as said:
+        assert any(line.startswith("[1/") for line in said)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        run.kill()
+        run.wait()
+    assert len(children) >= 2
+    deadline = time.monotonic() + 30
+    while any(_alive(int(child)) for child in children):
+        assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.2)
+    found = plan(settings(place, seeds=[0, 1, 2]))
+    assert 1 <= len(found.tasks) - len(found.to_run) < len(found.tasks)
+
+
+def _alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.parametrize(
