@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from .analysis.analysis import Analysis, analyse
 from .analysis.manifold import MeasuredDecay, fit_manifold, measured_decay
 from .analysis.report import Report, write_report
 from .analysis.splits import Transfer, transfer
+from .analysis.tables import Key
 from .errors import ArtifactError, FitError
 from .files import write_atomically
 from .sweeps import SweepTable
@@ -42,16 +45,19 @@ def report_run(folder: Path, max_utility_drop: float = 1.0, title: str = "", see
     if not files:
         raise ArtifactError(f"{folder} holds no {TEST}: give the folder of a run, or run demo or sweep first")
     tables = {_name(folder, file): SweepTable.load(file) for file in files}
-    analyses = {name: analyse(table, max_utility_drop, seed=seed) for name, table in tables.items()}
+    analyses: dict[Key, Analysis] = {
+        name: analyse(table, max_utility_drop, seed=seed) for name, table in tables.items()
+    }
     for name, table in tables.items():
         if table.reduction == "sum":
             means = _defined(table.reduced("mean"), max_utility_drop, seed)
-            analyses.update({f"{name}, token mean": means} if means else {})
+            if means is not None:
+                analyses[f"{name}, token mean"] = means
     return write_report(
         folder,
         analyses,
         title=title or f"Steering report: {folder.name}",
-        context=_context(next(iter(tables.values())), max_utility_drop, seed),
+        context=_context(tables, max_utility_drop, seed),
         transfers=_transfers(files, tables, folder),
         manifolds=_manifolds(files, analyses, folder),
     )
@@ -81,7 +87,7 @@ def _transfers(files: list[Path], tables: Mapping[str, SweepTable], folder: Path
     return found
 
 
-def _manifolds(files: list[Path], analyses: Mapping[str, Analysis], folder: Path) -> dict[Any, MeasuredDecay]:
+def _manifolds(files: list[Path], analyses: Mapping[Key, Analysis], folder: Path) -> dict[Any, MeasuredDecay]:
     found: dict[Any, MeasuredDecay] = {}
     for file in files:
         path = file.parent / ACTIVATIONS
@@ -98,18 +104,35 @@ def _manifolds(files: list[Path], analyses: Mapping[str, Analysis], folder: Path
     return found
 
 
-def _context(table: SweepTable, max_utility_drop: float, seed: int) -> dict[str, str]:
-    model, artifact = table.header.get("model", {}), table.header.get("artifact", {})
-    origin = artifact.get("origin", {})
-    versions = ", ".join(f"{k} {v}" for k, v in table.header.get("versions", {}).items())
-    return {
+def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: int) -> dict[str, str]:
+    """What was run, for the head of the report."""
+    first = next(iter(tables.values()))
+    model = first.header.get("model", {})
+    origins = {name: table.header.get("artifact", {}).get("origin", {}) for name, table in tables.items()}
+    context = {
         "model": f"{Path(str(model.get('name', 'unknown'))).name} ({model.get('architecture', 'unknown')})",
-        "site": str(artifact.get("site", "unknown")),
-        "objective": str(origin.get("objective", "unknown")),
-        "training pairs": str(origin.get("pairs", "unknown")),
-        "training seed": str(origin.get("config", {}).get("seed", "none")),
-        "test pairs": str(table.loss_pos.shape[1]),
+        "device": f"{first.header.get('device', 'unknown')}, {first.header.get('dtype', 'unknown dtype')}",
+        "site": str(first.header.get("artifact", {}).get("site", "unknown")),
+        "test pairs": str(first.loss_pos.shape[1]),
         "budget": f"{max_utility_drop:g} nats of utility against m = 0",
         "bootstrap": f"1,000 draws over examples, seed {seed}",
-        "versions": versions,
+        "versions": ", ".join(f"{k} {v}" for k, v in first.header.get("versions", {}).items()),
+        "commit": _commit(),
     }
+    return context | {f"training of {name}": _training(origin) for name, origin in origins.items()}
+
+
+def _training(origin: Mapping[str, Any]) -> str:
+    objective, config = dict(origin.get("objective", {})), origin.get("config", {})
+    name = objective.pop("name", "unknown")
+    settings = {**objective, **{k: config[k] for k in ("n_epochs", "lr", "steering_factors", "seed") if k in config}}
+    return f"{name}, {origin.get('pairs', '?')} pairs, " + ", ".join(f"{k} {v}" for k, v in settings.items())
+
+
+def _commit() -> str:
+    """The commit of this package, where it runs from its own git checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return "not a git checkout"
+    found = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"

@@ -166,6 +166,7 @@ def sweep(
     header = {
         "artifact": {"form": artifact.form, "site": str(artifact.site), "origin": artifact.origin},
         "model": describe_model(model), "pairs": len(pairs), "end_token": encoder.end_id, "versions": versions(),
+        "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
     }  # fmt: skip
     run = sweep_identity(artifact, model, encoded, grid, header) if partial else ""
     losses = _grid_losses(model, encoded, artifact, grid, progress, SweepProgress(partial, run, partial_seconds))
