@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .attach import Handle
 from .errors import ConfigError, DataError
-from .head import token_losses
+from .head import Scratch, token_losses
 from .layout import Batch, lay_out, row_length
 from .models import held_still
 from .prefix import PrefixStore, run_decoder
@@ -67,6 +67,7 @@ class PairScorer:
         lengths = [row_length(p, self.packed) for p in self.pairs for _ in range(rows)]
         self.store = PrefixStore(model, layer, lengths) if layer else None
         self.lengths = torch.tensor(lengths[::rows])
+        self._scratch = Scratch()
 
     def losses(self, indices: Tensor, handle: Handle | None = None) -> PairLosses:
         """Losses of `pairs[i]` for each of `indices` `(B,)` (repeats allowed), as steered by `handle`.
@@ -79,7 +80,7 @@ class PairScorer:
         hidden = self._hidden(indices, batch, handle)
         picked = hidden[batch.rows.to(hidden.device), batch.cols.to(hidden.device)]
         owner = batch.owner.to(hidden.device)
-        per_token = token_losses(self.model, picked, batch.targets.to(hidden.device))
+        per_token = token_losses(self.model, picked, batch.targets.to(hidden.device), self._scratch)
         sums = per_token.new_zeros(2 * len(pairs)).index_add(0, owner, per_token)
         counts = torch.bincount(owner, minlength=2 * len(pairs)).float()
         return PairLosses(sums[0::2], sums[1::2], counts[0::2], counts[1::2])
