@@ -1,15 +1,17 @@
 """A run's folder: one subfolder a method, with its sweeps; everything said of them is computed from these files.
 
-`<run>/<method>/sweep.parquet` (test pairs), and where they were made `sweep_train.parquet` and `activations.npz`.
+`<run>/<method>/sweep.parquet` (test pairs), and where they were made `sweep_train.parquet`, `activations.npz` and
+`promoted.json`.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +19,15 @@ from .analysis.analysis import Analysis, analyse
 from .analysis.manifold import MeasuredDecay, fit_manifold, measured_decay
 from .analysis.report import Report, write_report
 from .analysis.splits import Transfer, transfer
-from .analysis.tables import Key
+from .analysis.tables import Key, Table
 from .errors import ArtifactError, FitError
-from .files import write_atomically
+from .files import write_atomically, write_text
 from .sweeps import SweepTable
 
-TEST, TRAIN, ACTIVATIONS = "sweep.parquet", "sweep_train.parquet", "activations.npz"
+if TYPE_CHECKING:
+    from .artifact import SteeringArtifact
+
+TEST, TRAIN, ACTIVATIONS, PROMOTED = "sweep.parquet", "sweep_train.parquet", "activations.npz", "promoted.json"
 
 
 def save_activations(path: Path, factors: Any, activations: list[np.ndarray]) -> Path:
@@ -33,6 +38,19 @@ def save_activations(path: Path, factors: Any, activations: list[np.ndarray]) ->
             np.savez_compressed(file, factors=np.asarray(factors, float), activations=np.stack(activations))
 
     return write_atomically(path, write)
+
+
+def save_promoted(path: Path, model: Any, tokenizer: Any, artifact: SteeringArtifact) -> Path | None:
+    """Write the tokens that a change's `db` promotes under +m and under -m; None for a change without `db`."""
+    from .combine import promoted_tokens
+
+    if artifact.delta.bias_term() is None:
+        return None
+    found = {
+        name: [[token.text, token.score] for token in promoted_tokens(model, tokenizer, artifact, sign=sign)]
+        for name, sign in (("m > 0", 1.0), ("m < 0", -1.0))
+    }
+    return write_text(path, json.dumps(found, ensure_ascii=False))
 
 
 def report_run(folder: Path, max_utility_drop: float = 1.0, title: str = "", seed: int = 0) -> Report:
@@ -60,6 +78,7 @@ def report_run(folder: Path, max_utility_drop: float = 1.0, title: str = "", see
         context=_context(tables, max_utility_drop, seed),
         transfers=_transfers(files, tables, folder),
         manifolds=_manifolds(files, analyses, folder),
+        more=_promoted(files, folder),
     )
 
 
@@ -102,6 +121,22 @@ def _manifolds(files: list[Path], analyses: Mapping[Key, Analysis], folder: Path
         name = _name(folder, file)
         found[name] = measured_decay(fit_manifold(clean), factors, list(activations), analyses[name].utility_fit)
     return found
+
+
+def _promoted(files: list[Path], folder: Path) -> list[Table]:
+    rows: list[tuple[str, ...]] = []
+    for file in files:
+        path = file.parent / PROMOTED
+        if path.exists():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+                rows += [(_name(folder, file), side, *(repr(text) for text, _ in found[side])) for side in found]
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ArtifactError(f"{path} is broken ({error}): run again") from None
+    if not rows:
+        return []
+    heads = ("Method", "under", *map(str, range(1, max(map(len, rows)) - 1)))
+    return [Table("promoted", "Tokens that db promotes through the unembedding, best first", heads, tuple(rows))]
 
 
 def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: int) -> dict[str, str]:

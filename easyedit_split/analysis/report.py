@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def write_report(
     folder: str | Path, analyses: Mapping[Key, Analysis], *, title: str = "Steering report",
     context: Mapping[str, str] | None = None, transfers: Mapping[Key, Transfer] | None = None,
     scores: Mapping[Key, Mapping[str, float]] | None = None,
-    manifolds: Mapping[Key, MeasuredDecay] | None = None,
+    manifolds: Mapping[Key, MeasuredDecay] | None = None, more: Sequence[Table] = (),
 ) -> Report:  # fmt: skip
     """Write ``report.html``, ``report.md``, ``tables/*.csv`` and ``figures/*.png|svg`` into a folder.
 
@@ -72,13 +72,14 @@ def write_report(
         transfers: results of ``transfer`` for the same keys.
         scores: scores of generated text by name, for the comparison.
         manifolds: results of ``measured_decay``.
+        more: further tables, shown last.
     Raises:
         FitError: there is no analysis.
     """
     if not analyses:
         raise FitError("There is no analysis to report; give at least one.")
     base = Path(folder)
-    found = report_tables(analyses, transfers, scores)
+    found = [*report_tables(analyses, transfers, scores), *more]
     curves = [tables.curve_table(_file_name(key), one) for key, one in analyses.items()]
     written = [_write(base / "tables" / f"{table.name}.csv", table.csv()) for table in (*found, *curves)]
     figures = _figures(base / "figures", analyses, manifolds or {})

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, folder: Path) -> _Form:
     from ..activations import collect_activations
     from ..analysis import analyse
-    from ..runs import ACTIVATIONS, TEST, TRAIN, save_activations
+    from ..runs import ACTIVATIONS, PROMOTED, TEST, TRAIN, save_activations, save_promoted
     from ..sweeps import sweep
     from ..training import train_from
 
@@ -81,6 +81,7 @@ def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, folder
     sweep(model, tokenizer, pairs[:TRAIN_SWEPT], artifact, GRID, "sum", progress=True).save(folder / form / TRAIN)
     activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
     save_activations(folder / form / ACTIVATIONS, ALONG, activations)
+    save_promoted(folder / form / PROMOTED, model, tokenizer, artifact)
     return _Form(form, seconds, artifact, table, analyse(table, BUDGET))
 
 
