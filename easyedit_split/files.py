@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import ArtifactError
 
-_HEADER_KEY, _CHECKSUM_KEY = "easyedit_split", "sha256"
+_HEADER_KEY = "easyedit_split"
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -50,8 +50,14 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_tensors(path: str | Path, tensors: dict[str, Any], header: dict[str, Any]) -> Path:
     """Write tensors, a JSON header and a checksum of both as a safetensors file, atomically."""
-    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
-    return write_safetensors(path, tensors, {_HEADER_KEY: text, _CHECKSUM_KEY: checksum(text, tensors)})
+    # one metadata key: safetensors writes several in no fixed order, and equal content should be equal bytes
+    return write_safetensors(path, tensors, {_HEADER_KEY: sealed(header, tensors)})
+
+
+def sealed(header: dict[str, Any], tensors: dict[str, Any]) -> str:
+    """The header as JSON, with a checksum of itself and of `tensors`."""
+    digest = checksum(json.dumps(header, sort_keys=True, ensure_ascii=False), tensors)
+    return json.dumps({"header": header, "sha256": digest}, sort_keys=True, ensure_ascii=False)
 
 
 def write_safetensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> Path:
@@ -71,12 +77,13 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     tensors, metadata = read_safetensors(path)
     try:
-        header = json.loads(metadata[_HEADER_KEY])
-        if metadata.get(_CHECKSUM_KEY) != checksum(metadata[_HEADER_KEY], tensors):
+        text = metadata[_HEADER_KEY]
+        header = json.loads(text)["header"]
+        if text != sealed(header, tensors):
             raise ValueError("its content is not what was written: the checksum differs")
     except KeyError:
         raise ArtifactError(f"{path} has no header of this package: it was not written by it") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is broken ({error}): write it again") from None
     if not isinstance(header, dict):
         raise ArtifactError(f"{path} has a header that is no object: write it again")

@@ -23,7 +23,7 @@ from easyedit_split.artifact import SteeringArtifact
 from easyedit_split.checkpoint import Checkpoint
 from easyedit_split.deltas import make_delta
 from easyedit_split.errors import SteeringError
-from easyedit_split.files import checksum, read_tensors, write_tensors
+from easyedit_split.files import read_tensors, sealed, write_tensors
 from easyedit_split.gguf_io import from_gguf, to_gguf
 from easyedit_split.hyperfiles import load_hparams
 from easyedit_split.pairs import load_pairs
@@ -268,23 +268,17 @@ def _safetensors(path: Path, header: dict[str, Any], data: bytes) -> None:
 )
 def test_shapes_that_contradict_each_other(tmp_path: Path, form: Any, shapes: dict[str, list[int]]) -> None:
     """Whole files with shapes that would ask for terabytes if they were believed before they were checked."""
-    header: dict[str, Any] = {
-        "__metadata__": {
-            "easyedit_split": json.dumps(
-                {
-                    "format_version": 1, "form": form, "site": {"layer": 1, "component": "residual"},
-                    "positions": {"rule": "all", "prefix": 0}, "model": {}, "origin": {},
-                }
-            )
-        }
+    described = {
+        "format_version": 1, "form": form, "site": {"layer": 1, "component": "residual"},
+        "positions": {"rule": "all", "prefix": 0}, "model": {}, "origin": {},
     }  # fmt: skip
+    empty = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    header: dict[str, Any] = {"__metadata__": {"easyedit_split": sealed(described, empty)}}
     offset = 0
     for name, shape in shapes.items():
         size = 4 * int(np.prod(shape))
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + size]}
         offset += size
-    empty = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    header["__metadata__"]["sha256"] = checksum(header["__metadata__"]["easyedit_split"], empty)
     _safetensors(tmp_path / "layer_1.safetensors", header, bytes(offset))
     with pytest.raises(SteeringError):
         SteeringArtifact.load(tmp_path)
