@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .common import overrides, print_table
+
+if TYPE_CHECKING:
+    from ..reproduce.cell import Task
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +22,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="list the cells that would run, and run none")
     parser.add_argument("--jobs", type=int, help="processes (default: the cores for the demo model, else 1)")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: cells on a Ray cluster")
+    parser.add_argument("--address", help="the Ray cluster's address (default: start one on this machine)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the grid (seeds=[0,1] n_test=20)")
 
 
@@ -27,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigError(f"--jobs {arguments.jobs} is out of range: give 1 or more")
+    if arguments.address and arguments.engine != "ray":
+        raise ConfigError(f"--address {arguments.address} is a Ray cluster's: say --engine ray as well")
     wrong = [v for v in arguments.settings if "=" not in v]
     if wrong:
         raise ConfigError(f"{wrong[0]!r} is not key=value: give one folder, then settings")
@@ -43,9 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     start = time.monotonic()
     jobs = arguments.jobs or (os.cpu_count() or 1 if settings.model == "demo" else 1)
-    failures = run_tasks(found.to_run, min(jobs, max(1, len(found.to_run))), lambda text: print(text, flush=True))
+    engine = _ray(found.to_run, arguments.address) if arguments.engine == "ray" and found.to_run else None
+    jobs = min(jobs, max(1, len(found.to_run)))
+    failures = run_tasks(found.to_run, jobs, lambda text: print(text, flush=True), engine)
     for key, reason in failures.items():
         print(f"failed: {key}: {reason}")
     written = write_outputs(settings, found.tasks, found.notes)
     print(f"{(time.monotonic() - start) / 60:.1f} min -> {written.page}, {written.markdown}, {len(written.files)} more")
     return 1 if failures else 0
+
+
+def _ray(tasks: Sequence[Task], address: str | None) -> Iterator[tuple[Task, str]]:
+    from ..reproduce.engine_ray import finished_on_ray
+
+    return finished_on_ray(tasks, address)

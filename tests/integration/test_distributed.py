@@ -23,7 +23,7 @@ from easyedit_split.sweeps import SweepTable
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = [
-    "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
     "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1",
 ]  # fmt: skip
 # float32 sums in another order, through 4 to 10 steps of AdamW, whose first steps divide a gradient by its own size
