@@ -49,7 +49,7 @@ def test_the_header_is_json_that_says_what_the_change_is(saved: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(str(saved), framework="pt") as file:
-        header = json.loads(file.metadata()["easyedit_split"])
+        header = json.loads(file.metadata()["easyedit_split"])["header"]
     assert header["format_version"] == 1
     assert header["form"] == "local_weight"
     assert header["site"] == {"layer": 1, "component": "mlp.down_proj"}
