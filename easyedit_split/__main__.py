@@ -1,3 +1,5 @@
-from easyedit_split.cli import main
+"""`python -m easyedit_split`: the command line."""
+
+from .cli import main
 
 raise SystemExit(main())

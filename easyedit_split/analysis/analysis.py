@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from easyedit_split.analysis import bootstrap, decay
-from easyedit_split.analysis.fit import fit_preference, fit_utility
-from easyedit_split.analysis.logodds import Curve, Sweep, curves
-from easyedit_split.analysis.pareto import preference_at_budget
-from easyedit_split.analysis.recommend import (
+from ..errors import FitError
+from . import bootstrap, decay
+from .fit import fit_preference, fit_utility
+from .logodds import Curve, Sweep, curves
+from .pareto import preference_at_budget
+from .recommend import (
     Recommendation,
     recommend_strength,
     recommendation_interval,
 )
-from easyedit_split.analysis.region import Regions, regions
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.errors import FitError
+from .region import Regions, regions
+from .result import FitResult
 
 Array = NDArray[np.float64]
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from easyedit_split.analysis.logodds import Curve
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.analysis.uncertainty import free_directions, log_scaling
-from easyedit_split.errors import FitError
+from ..errors import FitError
+from .logodds import Curve
+from .result import FitResult
+from .uncertainty import free_directions, log_scaling
 
 Array = NDArray[np.float64]
 

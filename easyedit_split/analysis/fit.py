@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from easyedit_split.analysis import decay
-from easyedit_split.analysis.result import FitResult, r_squared
-from easyedit_split.analysis.solve import Problem, Solution, solve
-from easyedit_split.analysis.uncertainty import uncertainty
-from easyedit_split.errors import FitError
+from ..errors import FitError
+from . import decay
+from .result import FitResult, r_squared
+from .solve import Problem, Solution, solve
+from .uncertainty import uncertainty
 
 Array = NDArray[np.float64]
 

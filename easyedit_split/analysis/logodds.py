@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from easyedit_split.errors import DataError, FitError
+from ..errors import DataError, FitError
 
 Array = NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.errors import DataError
+from ..errors import DataError
+from .result import FitResult
 
 Array = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from easyedit_split.analysis.recommend import at_zero, check_fits, swept_grid
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.errors import FitError
+from ..errors import FitError
+from .recommend import at_zero, check_fits, swept_grid
+from .result import FitResult
 
 Array = NDArray[np.float64]
 

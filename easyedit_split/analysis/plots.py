@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from easyedit_split.analysis.analysis import Analysis
-from easyedit_split.analysis.logodds import Curve
-from easyedit_split.analysis.manifold import MeasuredDecay
-from easyedit_split.analysis.pareto import front
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.errors import FitError
+from ..errors import FitError
+from .analysis import Analysis
+from .logodds import Curve
+from .manifold import MeasuredDecay
+from .pareto import front
+from .result import FitResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from easyedit_split.analysis.bootstrap import LEVEL, point_draws
-from easyedit_split.analysis.logodds import Curve
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.errors import FitError
+from ..errors import FitError
+from .bootstrap import LEVEL, point_draws
+from .logodds import Curve
+from .result import FitResult
 
 Array = NDArray[np.float64]
 Limit = Literal["peak", "budget", "sweep", "none", "never"]

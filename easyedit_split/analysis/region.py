@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.errors import FitError
+from ..errors import FitError
+from .result import FitResult
 
 LINEAR_TOLERANCE = 0.1
 CONVERGENCE_SLOPE = 0.1

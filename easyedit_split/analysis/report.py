@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from easyedit_split.analysis import plots, tables
-from easyedit_split.analysis.analysis import Analysis
-from easyedit_split.analysis.manifold import MeasuredDecay
-from easyedit_split.analysis.splits import Transfer
-from easyedit_split.analysis.tables import Key, Table
-from easyedit_split.errors import FitError
+from ..errors import FitError
+from . import plots, tables
+from .analysis import Analysis
+from .manifold import MeasuredDecay
+from .splits import Transfer
+from .tables import Key, Table
 
 STYLE = "\n".join(
     (

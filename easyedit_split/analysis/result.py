@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from easyedit_split.analysis import decay
+from . import decay
 
 Array = NDArray[np.float64]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from easyedit_split.analysis.fit import fit_preference, fit_utility
-from easyedit_split.analysis.logodds import Sweep, curves
-from easyedit_split.analysis.result import FitResult
+from .fit import fit_preference, fit_utility
+from .logodds import Sweep, curves
+from .result import FitResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from easyedit_split.analysis.analysis import Analysis
-from easyedit_split.analysis.result import FitResult
-from easyedit_split.analysis.splits import Transfer
-from easyedit_split.errors import DataError
+from ..errors import DataError
+from .analysis import Analysis
+from .result import FitResult
+from .splits import Transfer
 
 Key = str | tuple[str, str]
 Cell = str | int | float | None

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import null_space
 
-from easyedit_split.analysis import decay
-from easyedit_split.analysis.solve import Problem, Solution, bounds, continuity_gradient
+from . import decay
+from .solve import Problem, Solution, bounds, continuity_gradient
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

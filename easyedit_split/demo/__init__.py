@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from easyedit_split.errors import DataError, nearest
+from ..errors import DataError, nearest
 
 TASKS = ("reviews", "traits", "concepts")
 SPLITS = ("train", "test")

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from easyedit_split.demo import FOLDER, model_path
-from easyedit_split.demo.world import Example, corpus, write_data
+from . import FOLDER, model_path
+from .world import Example, corpus, write_data
 
 STEPS = 3000
 BATCH = 32

@@ -23,9 +23,9 @@ from functools import cache
 from itertools import combinations, product
 from typing import Literal
 
-from easyedit_split.demo import TASKS
-from easyedit_split.demo import lexicon as words
-from easyedit_split.errors import DataError, nearest
+from ..errors import DataError, nearest
+from . import TASKS
+from . import lexicon as words
 
 Polarity = Literal["positive", "negative", "mixed"]
 _CONCEPT_SCORE = {"positive": 2, "mixed": 1, "negative": 0, None: 0}

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from easyedit_split.demo import SPLITS, TASKS
-from easyedit_split.demo import lexicon as words
+from . import SPLITS, TASKS
+from . import lexicon as words
 
 DATA_SEED = 2026
 SIZES = {"reviews": (128, 100), "traits": (192, 100), "concepts": (48, 12)}

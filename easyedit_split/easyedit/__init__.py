@@ -5,7 +5,7 @@ Importing this package loads neither torch nor `steer`: every Hydra program of t
 
 from __future__ import annotations
 
-from easyedit_split.easyedit.registration import METHODS, register
-from easyedit_split.easyedit.shipped import hparams_path
+from .registration import METHODS, register
+from .shipped import hparams_path
 
 __all__ = ["METHODS", "hparams_path", "register"]

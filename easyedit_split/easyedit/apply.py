@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.attach import Handle, Strength
-from easyedit_split.easyedit.artifacts import from_state, read_folder
-from easyedit_split.easyedit.host import load_wrapper, plain_model, wrapped_blocks
-from easyedit_split.easyedit.hparams import frozen
-from easyedit_split.easyedit.token import SteeringToken, block_tokens
-from easyedit_split.errors import ConfigError, HostError
-from easyedit_split.sites import ResolvedSite, has_norm_after_mlp
+from ..artifact import SteeringArtifact
+from ..attach import Handle, Strength
+from ..errors import ConfigError, HostError
+from ..sites import ResolvedSite, has_norm_after_mlp
+from .artifacts import from_state, read_folder
+from .host import load_wrapper, plain_model, wrapped_blocks
+from .hparams import frozen
+from .token import SteeringToken, block_tokens
 
 log = logging.getLogger(__name__)
 

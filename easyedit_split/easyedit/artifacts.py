@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.deltas import LinearDelta, LoRA, from_tensors
-from easyedit_split.errors import ArtifactError, ConfigError
-from easyedit_split.files import write_atomically
-from easyedit_split.sites import Site
+from ..artifact import SteeringArtifact
+from ..deltas import LinearDelta, LoRA, from_tensors
+from ..errors import ArtifactError, ConfigError
+from ..files import write_atomically
+from ..sites import Site
 
 _LINEAR = {"mlp_mid": "mlp.down_proj"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from easyedit_split.easyedit.importhook import is_importable
-from easyedit_split.easyedit.registration import HOME_VARIABLE, find_host
+from .importhook import is_importable
+from .registration import HOME_VARIABLE, find_host
 
 _NEEDED = (
     "hydra",

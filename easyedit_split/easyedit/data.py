@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from easyedit_split.errors import DataError
-from easyedit_split.pairs import PreferencePair
+from ..errors import DataError
+from ..pairs import PreferencePair
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from easyedit_split.errors import ConfigError
-from easyedit_split.hyperfiles import flatten_sections, hyperparameters, read_yaml
+from ..errors import ConfigError
+from ..hyperfiles import flatten_sections, hyperparameters, read_yaml
 
 #: Spelling in EasyEdit's shipped apply files that its own code does not read, and what it means.
 ALIASES = {"concepts_id": "concept_id"}

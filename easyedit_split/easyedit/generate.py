@@ -6,18 +6,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.config import Hyperparameters
-from easyedit_split.easyedit.artifacts import why_no_plain_vector
-from easyedit_split.easyedit.data import concept_pairs
-from easyedit_split.easyedit.host import load_wrapper, plain_model, wrapped_blocks
-from easyedit_split.easyedit.hparams import frozen
-from easyedit_split.easyedit.token import take_away_tokens
-from easyedit_split.errors import ConfigError
-from easyedit_split.objectives import make_objective
-from easyedit_split.pairs import PreferencePair
-from easyedit_split.sites import Site
-from easyedit_split.trainer import train
+from ..artifact import SteeringArtifact
+from ..config import Hyperparameters
+from ..errors import ConfigError
+from ..objectives import make_objective
+from ..pairs import PreferencePair
+from ..sites import Site
+from ..trainer import train
+from .artifacts import why_no_plain_vector
+from .data import concept_pairs
+from .host import load_wrapper, plain_model, wrapped_blocks
+from .hparams import frozen
+from .token import take_away_tokens
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _train(
     model: Any, tokenizer: Any, pairs: list[PreferencePair], layer: int, settings: Hyperparameters
 ) -> SteeringArtifact:
     if settings.alg_name == "unified_diffmean":
-        from easyedit_split.estimators import diff_mean
+        from ..estimators import diff_mean
 
         chat, system_prompt = settings.use_chat_template, settings.system_prompt
         return diff_mean(model, tokenizer, pairs, layer=layer, chat=chat, system_prompt=system_prompt)

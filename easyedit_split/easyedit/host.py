@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from easyedit_split.errors import HostError
+from ..errors import HostError
 
 #: EasyEdit's wrappers of a block's parts: class name -> attribute that holds the part itself.
 _PARTS = {"MLPWrapper": "mlp", "AttnWrapper": "attn"}

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from easyedit_split.easyedit.files import read_method_file
-from easyedit_split.easyedit.registration import METHODS
-from easyedit_split.errors import ConfigError
+from ..errors import ConfigError
+from .files import read_method_file
+from .registration import METHODS
 
 _MARK = "_watched_by_easyedit_split"
 _PATHS = {"train": "steer_train_hparam_paths", "apply": "apply_steer_hparam_paths"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from easyedit_split.config import Hyperparameters
-from easyedit_split.hyperfiles import hyperparameters
+from ..config import Hyperparameters
+from ..hyperfiles import hyperparameters
 
 
 @dataclass

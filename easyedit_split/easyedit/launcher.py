@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from easyedit_split.easyedit.registration import register, require_host
-from easyedit_split.errors import ConfigError
+from ..errors import ConfigError
+from .registration import register, require_host
 
 
 def main(argv: Sequence[str]) -> int:

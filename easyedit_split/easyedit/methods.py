@@ -7,7 +7,7 @@ from typing import Any
 
 def train(hparams: Any, dataset: Any, dataset_name: str | None = None, model: Any = None) -> dict[str, Any]:
     """Train the method that `hparams.alg_name` names; returns `{"layer_<l>": value}` as EasyEdit expects."""
-    from easyedit_split.easyedit.generate import generate_vectors
+    from .generate import generate_vectors
 
     return generate_vectors(hparams, dataset, dataset_name=dataset_name, model=model)
 
@@ -17,7 +17,7 @@ def apply(hparams: Any, model: Any = None, vector: Any = None, *, pipline: Any =
 
     EasyEdit's callers pass the wrapper by position, as `pipline` or as `pipeline`.
     """
-    from easyedit_split.easyedit.apply import apply_vectors
+    from .apply import apply_vectors
 
     given = [value for value in (model, pipline, pipeline) if value is not None]
     return apply_vectors(hparams, given[0] if given else None, vector)

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from easyedit_split.easyedit import repair
-from easyedit_split.easyedit.importhook import ImportHook, is_importable
-from easyedit_split.errors import HostError
+from ..errors import HostError
+from . import repair
+from .importhook import ImportHook, is_importable
 
 #: The methods this package adds: all of them have a train and an apply phase.
 METHODS = ("split", "unified_sft", "unified_reps", "unified_diffmean")
@@ -73,8 +73,8 @@ def _provide(package: ModuleType) -> None:
 
 
 def _add_methods(registry: ModuleType) -> None:
-    from easyedit_split.easyedit import methods
-    from easyedit_split.easyedit.hparams import shell_classes
+    from . import methods
+    from .hparams import shell_classes
 
     classes = getattr(registry, "HYPERPARAMS_CLASS_DICT", None)
     targets = getattr(registry, "METHOD_FNS", None)
@@ -94,7 +94,7 @@ def _add_methods(registry: ModuleType) -> None:
 
 
 def _check_hparams(module: ModuleType) -> None:
-    from easyedit_split.easyedit.hostconfig import watch_loaders
+    from .hostconfig import watch_loaders
 
     watch_loaders(module)
 
@@ -111,6 +111,6 @@ def _require_dataset(module: ModuleType) -> None:
 
 
 def _teach_wrappers(module: ModuleType) -> None:
-    from easyedit_split.easyedit.wrappers import teach
+    from .wrappers import teach
 
     teach(module, METHODS)

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from easyedit_split.easyedit.importhook import is_importable
-from easyedit_split.errors import HostError
+from ..errors import HostError
+from .importhook import is_importable
 
 PACKAGES = ("steer.vector_generators", "steer.vector_appliers")
 SAE_MODULES = ("steer.vector_generators.sta.sae_utils", "steer.vector_generators.sae_feature.sae_utils")

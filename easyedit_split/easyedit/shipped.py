@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from easyedit_split.errors import ConfigError, nearest
+from ..errors import ConfigError, nearest
 
 PACKAGE = "easyedit_split.hparams"
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from easyedit_split.easyedit.token import block_tokens, take_away_tokens
-from easyedit_split.errors import HostError
+from ..errors import HostError
+from .token import block_tokens, take_away_tokens
 
 _MARK = "_taught_by_easyedit_split"
 
@@ -61,7 +61,7 @@ def _block_reset(original: Callable[..., Any], methods: Sequence[str]) -> Callab
 
 def _model_reset(original: Callable[..., Any], methods: Sequence[str]) -> Callable[..., Any]:
     def reset(self: Any, method_name: str) -> Any:
-        from easyedit_split.easyedit.host import wrapped_blocks
+        from .host import wrapped_blocks
 
         if method_name.lower() not in methods:
             return original(self, method_name)
@@ -75,7 +75,7 @@ def _model_reset(original: Callable[..., Any], methods: Sequence[str]) -> Callab
 
 def _original_generate(original: Callable[..., Any]) -> Callable[..., Any]:
     def ori_generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from easyedit_split.easyedit.host import wrapped_blocks
+        from .host import wrapped_blocks
 
         with take_away_tokens(wrapped_blocks(self)):
             return original(self, *args, **kwargs)
