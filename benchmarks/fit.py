@@ -14,6 +14,7 @@ import argparse
 import time
 
 import numpy as np
+from common import machine
 from scipy.optimize import minimize
 
 from easyedit_split.analysis import decay
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    print(machine())
     rng = np.random.default_rng(args.seed)
     seconds, busy, shortfall, failed = [], [], [], 0
     for number in range(args.curves):
