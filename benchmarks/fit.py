@@ -14,7 +14,6 @@ import argparse
 import time
 
 import numpy as np
-from common import machine
 from scipy.optimize import minimize
 
 from easyedit_split.analysis import decay
@@ -88,6 +87,8 @@ def plain_r2(kind: str, m: np.ndarray, y: np.ndarray, n_starts: int, rng: np.ran
 
 
 def main() -> None:
+    from common import machine  # beside this file; the fits themselves need no torch
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curves", type=int, default=200)
     parser.add_argument("--starts", type=int, default=50)
