@@ -40,24 +40,9 @@ def train_from(
         raise ConfigError("no layer named: set layers=[N]")
     finished: list[Path] = []
     for layer in hp.layers:
-        shared: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt, "progress": progress}
-        if hp.objective_name == "diff_mean":
-            yield layer, diff_mean(model, tokenizer, pairs, layer=layer, **shared)
-            continue
         checkpoint = folder / f".layer_{layer}.checkpoint" if folder else None
         try:
-            artifact = train(
-                model,
-                tokenizer,
-                pairs,
-                site=Site(layer, hp.component),
-                form=hp.intervention_method,
-                objective=make_objective(hp.objective_name, **hp.objective_parameters()),
-                config=hp.train_config(),
-                checkpoint=checkpoint,
-                checkpoint_seconds=checkpoint_seconds,
-                **shared,
-            )
+            artifact = train_layer(hp, model, tokenizer, pairs, layer, checkpoint, checkpoint_seconds, progress)
         except TrainingError as error:
             if distributed.rank() > 0:
                 raise
@@ -72,3 +57,38 @@ def train_from(
         yield layer, artifact
     for checkpoint in finished if distributed.rank() == 0 else ():
         checkpoint.unlink(missing_ok=True)
+
+
+def train_layer(
+    hp: Hyperparameters,
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[PreferencePair],
+    layer: int,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = SECONDS_BETWEEN,
+    progress: bool = False,
+) -> SteeringArtifact:
+    """The change of one layer, by `train` or, for the training-free objective, by `diff_mean`.
+
+    Args:
+        checkpoint: see `train`; `diff_mean` keeps none.
+
+    Raises:
+        SteeringError: see `train` and `diff_mean`.
+    """
+    shared: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt, "progress": progress}
+    if hp.objective_name == "diff_mean":
+        return diff_mean(model, tokenizer, pairs, layer=layer, **shared)
+    return train(
+        model,
+        tokenizer,
+        pairs,
+        site=Site(layer, hp.component),
+        form=hp.intervention_method,
+        objective=make_objective(hp.objective_name, **hp.objective_parameters()),
+        config=hp.train_config(),
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        **shared,
+    )

@@ -9,10 +9,7 @@ from typing import Any
 from ..artifact import SteeringArtifact
 from ..config import Hyperparameters
 from ..errors import ConfigError
-from ..objectives import make_objective
-from ..pairs import PreferencePair
-from ..sites import Site
-from ..trainer import train
+from ..training import train_layer
 from .artifacts import why_no_plain_vector
 from .data import concept_pairs
 from .host import load_wrapper, plain_model, wrapped_blocks
@@ -47,7 +44,7 @@ def generate_vectors(hparams: Any, dataset: Any, dataset_name: str | None = None
         for layer in settings.layers:
             trained: dict[int, SteeringArtifact] = {}
             for concept in concepts:
-                artifact = _train(plain, wrapper.tokenizer, concept.pairs, layer, settings)
+                artifact = train_layer(settings, plain, wrapper.tokenizer, concept.pairs, layer)
                 trained[concept.concept_id] = artifact
                 if getattr(hparams, "save_vectors", True):
                     _save(artifact, folder / f"concept_{concept.concept_id}" if several else folder)
@@ -72,27 +69,6 @@ def _settings(hparams: Any) -> Hyperparameters:
             "set intervention_method: vector"
         )
     return settings
-
-
-def _train(
-    model: Any, tokenizer: Any, pairs: list[PreferencePair], layer: int, settings: Hyperparameters
-) -> SteeringArtifact:
-    if settings.alg_name == "unified_diffmean":
-        from ..estimators import diff_mean
-
-        chat, system_prompt = settings.use_chat_template, settings.system_prompt
-        return diff_mean(model, tokenizer, pairs, layer=layer, chat=chat, system_prompt=system_prompt)
-    return train(
-        model,
-        tokenizer,
-        pairs,
-        site=Site(layer, settings.component),
-        form=settings.intervention_method,
-        objective=make_objective(settings.objective_name, **settings.objective_parameters()),
-        config=settings.train_config(),
-        chat=settings.use_chat_template,
-        system_prompt=settings.system_prompt,
-    )
 
 
 def _save(artifact: SteeringArtifact, folder: Path) -> None:
