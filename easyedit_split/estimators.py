@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .artifact import SteeringArtifact, describe_model, versions
 from .deltas import Vector
@@ -63,11 +64,7 @@ def answer_means(
     found: list[Tensor] = []
     states: list[Tensor] = []
     hook = block.register_forward_hook(lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out))
-    starts: Any = range(0, len(longer), batch_size)
-    if progress:
-        from tqdm import tqdm
-
-        starts = tqdm(starts, "diff_mean", unit="batch")
+    starts = tqdm(range(0, len(longer), batch_size), "diff_mean", unit="batch", disable=not progress)
     try:
         with held_still(model), torch.no_grad():
             for start in starts:

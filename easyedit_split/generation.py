@@ -35,8 +35,9 @@ def generate(
         DataError: an empty prompt, or one that leaves no room for `max_new_tokens` in the model's context.
     """
     import torch
+    from tqdm import tqdm
 
-    from .models import context_length, held_still
+    from .models import context_length, held_still, random_state_kept
     from .scoring import embedding_device
     from .tokens import Encoder
 
@@ -61,12 +62,8 @@ def generate(
         order.sort(key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
     device = embedding_device(model)
-    starts: Any = range(0, len(order), batch_size)
-    if progress:
-        from tqdm import tqdm
-
-        starts = tqdm(starts, "generate", unit="batch")
-    with held_still(model), torch.no_grad(), torch.random.fork_rng(_cuda_devices()):
+    starts = tqdm(range(0, len(order), batch_size), "generate", unit="batch", disable=not progress)
+    with held_still(model), torch.no_grad(), random_state_kept():
         torch.manual_seed(seed)
         for start in starts:
             chosen = order[start : start + batch_size]
@@ -93,9 +90,3 @@ def _left_padded(rows: list[list[int]], pad: int) -> Any:
     ids = torch.tensor([[pad] * (width - len(r)) + r for r in rows])
     mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])
     return ids, mask
-
-
-def _cuda_devices() -> list[int]:
-    import torch
-
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from .analysis import curves, preference_at_budget
 from .analysis.bootstrap import curve_draws, draw_counts
@@ -82,13 +83,8 @@ def search_layers(
         raise DataError(f"{len(pairs)} pairs are too few to rank layers: give {MIN_PAIRS} or more")
     cut = len(pairs) - max(2, int(len(pairs) * HELD_OUT))
     shared: dict[str, Any] = {"chat": chat, "system_prompt": system_prompt}
-    shown: Any = chosen
-    if progress:
-        from tqdm import tqdm
-
-        shown = tqdm(chosen, "layers", unit="layer")
     found = []
-    for layer in shown:
+    for layer in tqdm(chosen, "layers", unit="layer", disable=not progress):
         vector = diff_mean(model, tokenizer, pairs[:cut], layer=layer, **shared)
         held = pairs[cut:]
         factors = sweep_factors(model, tokenizer, held, vector, points)

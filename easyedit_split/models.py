@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ def context_length(model: Any) -> int | None:
 
     config = unwrap(model).config
     return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+
+def random_state_kept() -> AbstractContextManager[None]:
+    """Inside, torch's generators may be seeded and used; afterwards they are as they were, on every device."""
+    import torch
+
+    return torch.random.fork_rng(range(torch.cuda.device_count()))
 
 
 @contextmanager

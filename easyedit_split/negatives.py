@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from .artifact import describe_model
 from .datasets import Prompted
 from .errors import ArtifactError, DataError
@@ -53,12 +55,7 @@ def model_answers(
     known = _cached(Path(cache))
     keys = {q: hashlib.sha256(f"{asked}|{q}".encode()).hexdigest() for q in questions}
     left = [q for q, key in keys.items() if key not in known]
-    starts: Any = range(0, len(left), batch_size)
-    if progress and left:
-        from tqdm import tqdm
-
-        starts = tqdm(starts, "answers", unit="batch")
-    for start in starts:
+    for start in tqdm(range(0, len(left), batch_size), "answers", unit="batch", disable=not (progress and left)):
         batch = left[start : start + batch_size]
         texts = generate(
             model, tokenizer, batch, max_new_tokens=max_new_tokens, batch_size=batch_size, system_prompt=system_prompt

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from . import distributed
 from .artifact import SteeringArtifact, describe_model, versions
@@ -21,7 +22,7 @@ from .checkpoint import SECONDS_BETWEEN, Checkpoint
 from .config import TrainConfig
 from .deltas import LinearDelta, make_delta
 from .errors import TrainingError
-from .models import context_length, held_still
+from .models import context_length, held_still, random_state_kept
 from .objectives import AnswerLosses, Objective, SplitObjective
 from .pairs import PreferencePair, pairs_hash
 from .plan import Draw, Plan, seed_of
@@ -76,10 +77,9 @@ def train(
     )
     encoded = encoder.pairs(pairs, context_length(model))
     scorer = PairScorer(model, encoded, layer=site.layer)
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with (
         held_still(model),
-        torch.random.fork_rng(devices),
+        random_state_kept(),
         attach(model, delta, resolved, 0.0, positions=positions) as handle,
     ):
         try:
@@ -129,12 +129,8 @@ class _Loop:
                 saved.step_done(step + 1, last=step + 1 == self.plan.steps)
 
     def _steps(self, start: int, progress: bool) -> Iterator[int]:
-        if not progress or distributed.rank() > 0:
-            yield from range(start, self.plan.steps)
-            return
-        from tqdm import tqdm
-
-        yield from tqdm(range(start, self.plan.steps), "train", initial=start, total=self.plan.steps, unit="step")
+        steps, hidden = self.plan.steps, not progress or distributed.rank() > 0
+        yield from tqdm(range(start, steps), "train", initial=start, total=steps, unit="step", disable=hidden)
 
     def _step(self, step: int, artifact: SteeringArtifact) -> None:
         draws = self.plan.draws(step)
