@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FitError
+from ..files import write_text
 from . import plots, tables
 from .analysis import Analysis
 from .manifold import MeasuredDecay
@@ -75,16 +76,17 @@ def write_report(
         more: further tables, shown last.
     Raises:
         FitError: there is no analysis.
+        ArtifactError: a file cannot be written.
     """
     if not analyses:
         raise FitError("There is no analysis to report; give at least one.")
     base = Path(folder)
     found = [*report_tables(analyses, transfers, scores), *more]
     curves = [tables.curve_table(_file_name(key), one) for key, one in analyses.items()]
-    written = [_write(base / "tables" / f"{table.name}.csv", table.csv()) for table in (*found, *curves)]
+    written = [write_text(base / "tables" / f"{table.name}.csv", table.csv()) for table in (*found, *curves)]
     figures = _figures(base / "figures", analyses, manifolds or {})
-    page = _write(base / "report.html", _html(title, context or {}, analyses, found, figures))
-    text = _write(base / "report.md", _markdown(title, context or {}, analyses, found, figures))
+    page = write_text(base / "report.html", _html(title, context or {}, analyses, found, figures))
+    text = write_text(base / "report.md", _markdown(title, context or {}, analyses, found, figures))
     paths = tuple(path for _, pair in figures for path in pair)
     return Report(page, text, tuple(written), paths)
 
@@ -115,12 +117,6 @@ def _figures(
 
 def _file_name(key: Key) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", tables.label(key))
-
-
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def _undefined(one: Analysis) -> str:
