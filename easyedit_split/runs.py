@@ -17,6 +17,7 @@ import numpy as np
 
 from .analysis.analysis import Analysis, analyse
 from .analysis.manifold import MeasuredDecay, fit_manifold, measured_decay
+from .analysis.recommend import nats
 from .analysis.report import Report, write_report
 from .analysis.splits import Transfer, transfer
 from .analysis.tables import Key, Table
@@ -53,12 +54,13 @@ def save_promoted(path: Path, model: Any, tokenizer: Any, artifact: SteeringArti
     return write_text(path, json.dumps(found, ensure_ascii=False))
 
 
-def report_run(folder: Path, max_utility_drop: float = 1.0, title: str = "", seed: int = 0) -> Report:
+def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "", seed: int = 0) -> Report:
     """Analyse every sweep of a run and write its report into the same folder.
 
     Raises:
         ArtifactError: no sweeps there, or a broken file.
     """
+    folder = Path(folder)
     files = sorted(folder.rglob(TEST)) if folder.is_dir() else []
     if not files:
         raise ArtifactError(f"{folder} holds no {TEST}: give the folder of a run, or run demo or sweep first")
@@ -149,7 +151,7 @@ def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: in
         "device": f"{first.header.get('device', 'unknown')}, {first.header.get('dtype', 'unknown dtype')}",
         "site": str(first.header.get("artifact", {}).get("site", "unknown")),
         "test pairs": str(first.loss_pos.shape[1]),
-        "budget": f"{max_utility_drop:g} nats of utility against m = 0",
+        "budget": f"{nats(max_utility_drop)} of utility against m = 0",
         "bootstrap": f"1,000 draws over examples, seed {seed}",
         "versions": ", ".join(f"{k} {v}" for k, v in first.header.get("versions", {}).items()),
         "commit": _commit(),

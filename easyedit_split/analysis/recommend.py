@@ -38,7 +38,8 @@ class Recommendation:
             of the measured strengths), ``"none"`` (no strength raises preference above m = 0), ``"never"`` (m
             is None).
         within_budget: ``"some"``, ``"all"`` or ``"none"`` of the swept strengths.
-        reliable: both fits converged with R^2 of at least 0.9.
+        reliable: both fits converged with R^2 of at least 0.9, and utility was measured at m = 0, from where
+            the loss is counted.
         message: one or more sentences for the user.
         interval: 95% bootstrap interval of m; None when it was not asked for.
     """
@@ -76,7 +77,8 @@ def recommend_strength(pref_fit: FitResult, util_fit: FitResult, max_utility_dro
     base_preference, base_utility = at_zero(pref_fit), at_zero(util_fit)
     allowed = base_utility - utility <= max_utility_drop
     within: Literal["some", "all", "none"] = "all" if allowed.all() else "some" if allowed.any() else "none"
-    reliable = all(fit.success and fit.r2 >= POOR_R2 for fit in (pref_fit, util_fit))
+    converged = all(fit.success and fit.r2 >= POOR_R2 for fit in (pref_fit, util_fit))
+    reliable = converged and bool(np.isin(0.0, util_fit.m))
     nan = float("nan")
     if within == "none":
         message = _message("never", nan, within, max_utility_drop, pref_fit, util_fit)
@@ -143,6 +145,11 @@ def swept_grid(pref_fit: FitResult, util_fit: FitResult, n: int) -> Array:
     return np.union1d(grid, [0.0]) if low <= 0 <= high else grid
 
 
+def nats(value: float) -> str:
+    """A number of nats in words: "1 nat", "0.5 nats"."""
+    return f"{value:g} nat" if value == 1 else f"{value:g} nats"
+
+
 def at_zero(fit: FitResult) -> float:
     """The predicted value at m = 0, in nats: the measured one where 0 was swept."""
     return float(fit.through_points(np.zeros(1))[0])
@@ -169,11 +176,11 @@ def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitRe
     swept = f"the sweep from {low:g} to {high:g}"
     parts = [
         {
-            "peak": f"Preference is highest at m = {m:.4g}, within the budget of {budget:g} nats.",
-            "budget": f"Past m = {m:.4g} utility falls by more than {budget:g} nats.",
+            "peak": f"Preference is highest at m = {m:.4g}, within the budget of {nats(budget)}.",
+            "budget": f"Past m = {m:.4g} utility falls by more than {nats(budget)}.",
             "sweep": f"Preference still rises at the end of {swept}; sweep further for a better strength.",
             "none": f"No strength in {swept} raises preference within the budget; use another change.",
-            "never": f"No strength in {swept} keeps within {budget:g} nats of utility; sweep nearer to 0.",
+            "never": f"No strength in {swept} keeps within {nats(budget)} of utility; sweep nearer to 0.",
         }[limit]
     ]
     if within == "all":
@@ -182,7 +189,8 @@ def _message(limit: Limit, m: float, within: str, budget: float, pref_fit: FitRe
     if peak is not None:
         parts.append(peak)
     if not np.isin(0.0, util_fit.m):
-        parts.append("The sweep has no point at m = 0, so the loss is counted from the predicted value there.")
+        lacks = "Utility is undefined" if np.isin(0.0, pref_fit.m) else "The sweep has no point"
+        parts.append(f"{lacks} at m = 0, so the loss is counted from the predicted value there: do not rely on it.")
     for fit in (pref_fit, util_fit):
         if not fit.success:
             parts.append(f"The {fit.kind} fit did not converge: do not rely on this strength.")

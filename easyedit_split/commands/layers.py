@@ -14,6 +14,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..analysis.recommend import nats
     from ..layers import best_layer, search_layers, write_layers
 
     hp = settings(arguments)
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress=True,
     )  # fmt: skip
     best = best_layer(scores)
-    heads = ["layer", f"gain at {arguments.budget:g} nats", "95% interval", "reach of m", ""]
+    heads = ["layer", f"gain at {nats(arguments.budget)}", "95% interval", "reach of m", ""]
     rows = [[s.layer, s.gain, f"[{s.low:.2f}, {s.high:.2f}]", s.reach, "best" if s is best else ""] for s in scores]
     print_table(heads, rows)
     written = write_layers(scores, arguments.budget, folder)

@@ -120,7 +120,7 @@ def test_the_budget_binds_where_it_is_spent(budget: float):
     assert found.limit == "budget" and found.within_budget == "some" and found.reliable
     assert budget - 0.05 < found.utility_drop <= budget
     assert found.preference_gain == pytest.approx(preference([found.m], 0.5)[0] - 1.0, abs=0.01)
-    assert f"{budget:g} nats" in found.message
+    assert ("1 nat." if budget == 1 else f"{budget:g} nats.") in found.message
 
 
 def test_the_peak_is_found_when_the_budget_is_wide():
@@ -154,6 +154,14 @@ def test_a_budget_that_is_never_met_has_no_strength():
     found = analysis.recommend_strength(pref, util, max_utility_drop=0.1)
     assert found.m is None and found.limit == "never" and found.within_budget == "none"
     assert np.isnan(found.preference) and "no point at m = 0" in found.message
+
+
+def test_a_loss_counted_from_where_utility_is_undefined_is_not_relied_on():
+    pref, util = fits()
+    without = analysis.fit_utility(M[M != 0], utility(M[M != 0]))
+    found = analysis.recommend_strength(pref, without, max_utility_drop=1.0)
+    assert not found.reliable and "Utility is undefined at m = 0" in found.message
+    assert analysis.recommend_strength(pref, util, max_utility_drop=1.0).reliable
 
 
 def test_a_poor_fit_is_called_poor():
