@@ -10,6 +10,11 @@ from pathlib import Path
 from ..errors import ConfigError
 from .registration import register, require_host
 
+USAGE = """usage: easyedit-split run SCRIPT [arguments of the script]
+
+Run a script of EasyEdit, as vectors_generate.py or vectors_apply.py, with this package's methods registered.
+Start it in a clone of EasyEdit, or set EASYEDIT_HOME to the clone and give the script's path."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run `argv[0]` as the main program, with the rest of `argv` as its arguments.
@@ -20,6 +25,9 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: no script is named, or it does not exist.
         HostError: EasyEdit cannot be found.
     """
+    if list(argv[:1]) in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
     if not argv:
         raise ConfigError("no script was named; give one, for example: run vectors_generate.py device=cpu.")
     script = Path(argv[0])
