@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     model, tokenizer = load(first)
     print(f"SPLIT on the demo model, task {arguments.task}: {len(pairs)} training pairs, {len(test)} test pairs\n")
     forms = [_one_form(hp, model, tokenizer, pairs, test, folder) for hp in hps.values()]
+    print("fitting the law, drawing intervals and figures")
     report = report_run(folder, BUDGET, title=f"SPLIT on the demo model, {arguments.task}")
     _print_curves(forms)
     _print_fits(forms)
