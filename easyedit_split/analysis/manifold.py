@@ -2,15 +2,12 @@
 
 The paper supposes that activations of inputs the model handles well lie near a low-dimensional set M_l, that
 steering moves them off it, and that this is why utility decays. Here M_l is a linear model, the mean and the
-first
-principal components of clean activations, and everything else is measured from it:
+first principal components of clean activations, and everything else is measured from it:
 
 * epsilon (Eq. 9): the radius with Pr[d(h, M_l) <= epsilon] >= 1 - delta over clean activations that were not
-used
-  to find the components.
+  used to find the components.
 * V (Eq. 10): 1 within epsilon of M_l and (epsilon / d)^2 beyond. The paper leaves the form of V open; this
-one has
-  no free parameter. Distances inside the plane count as well, as far as they exceed the clean ones: the
+  one has no free parameter. Distances inside the plane count as well, as far as they exceed the clean ones: the
   distance is the larger of the two, each over its own radius.
 * D(m) (Eq. 11): the mean of V over the inputs steered with m, over that at m = 0.
 

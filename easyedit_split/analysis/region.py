@@ -57,8 +57,8 @@ def regions(
     linear_tolerance: float = LINEAR_TOLERANCE,
     convergence_slope: float = CONVERGENCE_SLOPE,
 ) -> Regions:
-    """Split the swept range of a preference fit into linear, transitional and convergence regions, each side
-    apart.
+    """Split the swept range of a preference fit into linear, transitional and convergence regions, each
+    side apart.
 
     Args:
         pref_fit: a preference fit.

@@ -28,8 +28,7 @@ class FitResult:
         stderr: name -> standard error of the parameter, from the spread of the points about the curve. NaN
             for a parameter that sits at its bound or was not fitted, infinite where the points do not
             determine it. Points of one sweep share their examples, so this is the error of the curve's shape,
-            not of a new
-            sample of examples: the bootstrap of ``analyse`` covers that.
+            not of a new sample of examples: the bootstrap of ``analyse`` covers that.
         covariance: (P, P) covariance behind ``stderr``, in the order of ``params``.
         condition: condition number of the covariance with every free direction scaled to one; 1 is ideal,
             above about 1e8 single parameters mean little although the curve may be good.

@@ -1,8 +1,8 @@
 """The constrained least squares behind the fit (App. D), in scaled units.
 
 Variable projection: for given shape parameters the linear ones (alpha, beta, b) follow by least squares, so
-SLSQP searches the shape alone, in (centre, log L, log p) of each branch, under the equality constraint D(0-)
-= D(0+).
+SLSQP searches the shape alone, in (centre, log L, log p) of each branch, under the equality constraint
+D(0-) = D(0+).
 Starts are deterministic: a fixed list of continuous shapes is screened in one vectorised pass, and SLSQP runs
 from the best few that differ from one another.
 Strengths are scaled to [-1, 1] and values to mean 0 and deviation 1 before they come here.
@@ -38,8 +38,7 @@ class Problem:
     """Points of one curve, scaled and sorted by x; the first ``n_minus`` belong to the negative branch.
 
     ``root_weight`` multiplies the residuals. ``sides`` lists the branches that are fitted, in the order their
-    three
-    parameters stand in the shape vector: ``("plus", "minus")``, ``("plus",)`` or ``("minus",)``.
+    three parameters stand in the shape vector: ``("plus", "minus")``, ``("plus",)`` or ``("minus",)``.
     """
 
     x: Array

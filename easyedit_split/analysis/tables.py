@@ -1,5 +1,4 @@
-"""Tables in the shape of the paper's Tables 2, 5 and 6, and what a report needs besides, as Markdown, CSV and
-HTML.
+"""Tables in the shape of the paper's Tables 2, 5 and 6, and what a report needs besides, as Markdown, CSV, HTML.
 
 A row belongs to a key: a label, or a (method, form) pair, which takes two columns.
 """
