@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def finished_on_ray(tasks: Sequence[Task], address: str | None = None) -> Iterat
             reason = str(error).strip().split("\n")[0]
             raise ConfigError(f"no Ray cluster at {address!r} ({reason}): check --address") from error
     try:
-        remote = ray.remote(max_retries=RETRIES, retry_exceptions=[OSError])(compute)
+        engine: Any = ray
+        remote = engine.remote(max_retries=RETRIES, retry_exceptions=[OSError])(compute)
         waiting: dict[Any, Task] = {}
         for task in tasks:
             gpus = 1 if task.settings.device.startswith("cuda") else 0
@@ -90,7 +92,7 @@ def _received(ray: Any, done: Any, task: Task) -> str:
             return error
         result = {**json.loads(files.pop(task.result_file.name)), "cell": asdict(task.cell)}
         for name, content in files.items():
-            write_atomically(task.folder / name, lambda temporary, content=content: temporary.write_bytes(content))
+            write_atomically(task.folder / name, partial(_put, content))
         write_text(task.result_file, json.dumps(result) + "\n")
         run_cell(task)
     except SteeringError as failure:
@@ -98,3 +100,7 @@ def _received(ray: Any, done: Any, task: Task) -> str:
     except ray.exceptions.RayError as failure:
         return f"it could not be run ({str(failure).strip().splitlines()[-1]})"
     return ""
+
+
+def _put(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
