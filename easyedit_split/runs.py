@@ -1,7 +1,7 @@
 """A run's folder: one subfolder a method, with its sweeps; everything said of them is computed from these files.
 
-`<run>/<method>/sweep.parquet` (test pairs), and where they were made `sweep_train.parquet`, `activations.npz` and
-`promoted.json`.
+`<run>/<method>/sweep.parquet` (test pairs), and where they were made `sweep_train.parquet`, `activations.npz`,
+`promoted.json` and `scores.json` (of generations at the recommended strength).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from .sweeps import SweepTable
 if TYPE_CHECKING:
     from .artifact import SteeringArtifact
 
-TEST, TRAIN, ACTIVATIONS, PROMOTED = "sweep.parquet", "sweep_train.parquet", "activations.npz", "promoted.json"
+TEST, TRAIN, ACTIVATIONS = "sweep.parquet", "sweep_train.parquet", "activations.npz"
+PROMOTED, SCORES = "promoted.json", "scores.json"
 
 
 def save_activations(path: Path, factors: Any, activations: list[np.ndarray]) -> Path:
@@ -79,6 +80,7 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         title=title or f"Steering report: {folder.name}",
         context=_context(tables, max_utility_drop, seed),
         transfers=_transfers(files, tables, folder),
+        scores=_scores(files, folder),
         manifolds=_manifolds(files, analyses, folder),
         more=_promoted(files, folder),
     )
@@ -122,6 +124,18 @@ def _manifolds(files: list[Path], analyses: Mapping[Key, Analysis], folder: Path
         clean = activations[int(np.argmin(np.abs(factors)))]
         name = _name(folder, file)
         found[name] = measured_decay(fit_manifold(clean), factors, list(activations), analyses[name].utility_fit)
+    return found
+
+
+def _scores(files: list[Path], folder: Path) -> dict[Key, Mapping[str, float]]:
+    found: dict[Key, Mapping[str, float]] = {}
+    for file in files:
+        path = file.parent / SCORES
+        if path.exists():
+            try:
+                found[_name(folder, file)] = {str(k): float(v) for k, v in json.loads(path.read_text("utf-8")).items()}
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ArtifactError(f"{path} is broken ({error}): run again") from None
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +35,15 @@ class _Form:
     artifact: Any
     table: Any
     analysis: Any
+    m: float | None
+    texts: list[str]
+    scores: dict[str, float]
 
 
 def run(arguments: argparse.Namespace) -> int:
     from ..deltas import FORMS
     from ..easyedit.shipped import hparams_path
+    from ..generation import generate
     from ..runs import report_run
 
     folder = Path(arguments.out)
@@ -52,22 +57,26 @@ def run(arguments: argparse.Namespace) -> int:
     pairs, test = data(first, "train_data"), data(first, "test_data")[:TEST_SWEPT]
     model, tokenizer = load(first)
     print(f"SPLIT on the demo model, task {arguments.task}: {len(pairs)} training pairs, {len(test)} test pairs\n")
-    forms = [_one_form(hp, model, tokenizer, pairs, test, folder) for hp in hps.values()]
+    forms = [_one_form(hp, model, tokenizer, pairs, test, arguments.task, folder) for hp in hps.values()]
     print("fitting the law, drawing intervals and figures")
     report = report_run(folder, BUDGET, title=f"SPLIT on the demo model, {arguments.task}")
     _print_curves(forms)
     _print_fits(forms)
-    _print_generations(forms, model, tokenizer, [p.question for p in test[:3]])
+    plain = generate(model, tokenizer, [p.question for p in test])
+    _print_scores(forms, _scores(arguments.task, test, plain))
+    _print_generations(forms, [p.question for p in test], plain)
     print(f"\nartifacts and sweeps: {', '.join(str(folder / f.name) for f in forms)}")
     print(f"figures: {', '.join(str(f) for f in report.figures if f.suffix == '.png')}")
     print(f"report: {report.html}")
     return 0
 
 
-def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, folder: Path) -> _Form:
+def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: str, folder: Path) -> _Form:
     from ..activations import collect_activations
     from ..analysis import analyse
-    from ..runs import ACTIVATIONS, PROMOTED, TEST, TRAIN, save_activations, save_promoted
+    from ..files import write_text
+    from ..generation import generate
+    from ..runs import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, save_activations, save_promoted
     from ..sweeps import sweep
     from ..training import train_from
 
@@ -83,7 +92,37 @@ def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, folder
     activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
     save_activations(folder / form / ACTIVATIONS, ALONG, activations)
     save_promoted(folder / form / PROMOTED, model, tokenizer, artifact)
-    return _Form(form, seconds, artifact, table, analyse(table, BUDGET))
+    analysis = analyse(table, BUDGET)
+    m = analysis.recommendation.m if analysis.recommendation else None
+    if m is None:
+        return _Form(form, seconds, artifact, table, analysis, None, [], {})
+    with artifact.attach(model, m):
+        texts = generate(model, tokenizer, [p.question for p in test])
+    scores = _scores(task, test, texts)
+    write_text(folder / form / SCORES, json.dumps(scores))
+    return _Form(form, seconds, artifact, table, analysis, m, texts, scores)
+
+
+def _scores(task: str, test: Sequence[Any], texts: Sequence[str]) -> dict[str, float]:
+    """Mean scores of generations by the micro-world's own grammar: shares, and the rubrics from 0 to 2."""
+    from ..demo.judge import judge
+    from ..evaluation.harmonic import harmonic_mean
+
+    verdicts = [judge(task, pair.question, text, pair.concept) for pair, text in zip(test, texts, strict=True)]
+    rubrics = [(float(v.concept), float(v.instruct), float(v.fluency)) for v in verdicts]
+    means = np.mean(rubrics, axis=0)
+    return {
+        "wanted": float(np.mean([v.concept == 2 for v in verdicts])),
+        "well formed": float(np.mean([v.well_formed for v in verdicts])),
+        "concept": float(means[0]), "instruct": float(means[1]), "fluency": float(means[2]),
+        "harmonic mean": float(np.mean([harmonic_mean(r) for r in rubrics])),
+    }  # fmt: skip
+
+
+def _print_scores(forms: Sequence[_Form], plain: dict[str, float]) -> None:
+    print("\nGenerations at it, judged by the micro-world's grammar (shares of answers; rubrics from 0 to 2):")
+    rows = [[name, *scores.values()] for name, scores in [("unsteered", plain), *((f.name, f.scores) for f in forms)]]
+    print_table(["form", *plain], [row for row in rows if len(row) > 1])
 
 
 def _print_curves(forms: Sequence[_Form]) -> None:
@@ -114,17 +153,10 @@ def _print_fits(forms: Sequence[_Form]) -> None:
     print_table(heads, rows)
 
 
-def _print_generations(forms: Sequence[_Form], model: Any, tokenizer: Any, questions: Sequence[str]) -> None:
-    from ..generation import generate
-
-    plain = generate(model, tokenizer, questions)
-    steered = {}
-    for f in forms:
-        if f.analysis.recommendation is not None and f.analysis.recommendation.m is not None:
-            with f.artifact.attach(model, f.analysis.recommendation.m):
-                steered[f"{f.name}, m = {f.analysis.recommendation.m:.2f}"] = generate(model, tokenizer, questions)
+def _print_generations(forms: Sequence[_Form], questions: Sequence[str], plain: Sequence[str]) -> None:
     print()
-    for i, question in enumerate(questions):
+    for i, question in enumerate(questions[:3]):
         print(f"> {question}\n  unsteered: {plain[i]}")
-        for label, answers in steered.items():
-            print(f"  {label}: {answers[i]}")
+        for f in forms:
+            if f.m is not None:
+                print(f"  {f.name}, m = {f.m:.2f}: {f.texts[i]}")
