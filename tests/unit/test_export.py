@@ -21,8 +21,8 @@ from easyedit_split.export import check_shard_size, export_checkpoint
 from easyedit_split.sites import has_norm_after_mlp
 
 READER = """
-import importlib.util, sys
-assert importlib.util.find_spec("easyedit_split") is None
+import sys
+sys.modules["easyedit_split"] = None  # it may be installed here: every import of it is an error from now on
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
