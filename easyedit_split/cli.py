@@ -12,7 +12,7 @@ from . import __version__
 from .errors import SteeringError
 
 COMMANDS = {
-    "demo": "train the three forms on the shipped model, sweep, fit and generate: see SPLIT work in two minutes",
+    "demo": "train the three forms on the shipped model, sweep, fit and generate: see SPLIT work in about a minute",
     "train": "train a change from a file of pairs",
     "generate": "generate text, steered or not",
     "sweep": "score pairs over a grid of strengths",
