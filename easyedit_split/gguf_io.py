@@ -30,10 +30,10 @@ def to_gguf(artifacts: SteeringArtifact | Sequence[SteeringArtifact], path: str 
             all of them.
         ConfigError: two vectors of one layer, of different models, or an `m` that is not finite; or `gguf` is missing.
     """
-    gguf = _package()
     several: Sequence[SteeringArtifact] = artifacts if isinstance(artifacts, Sequence) else [artifacts]
     for artifact in several:
         _check(artifact)
+    gguf = _package()
     layers = [a.site.layer for a in several]
     hints = {str(a.model.get("architecture", "unknown")) for a in several}
     if not several or len(set(layers)) < len(layers) or len(hints) > 1:
