@@ -133,7 +133,8 @@ def _switch_for(model: Any, bias: str, artifact: SteeringArtifact) -> tuple[str,
             return switch, sorted(wanted - present)
     raise NotMergeableError(
         f"{artifact.site} has no bias in a {model.config.model_type} checkpoint, so db would be lost on reloading: "
-        "set m2=0 (--without-db) to export dW alone, export a PEFT adapter with bias='lora_bias' (--lora-bias), or attach the artifact"
+        "set m2=0 to export dW alone (--without-db), export a PEFT adapter "
+        "with bias='lora_bias' (--lora-bias), or attach the artifact"
     )
 
 
