@@ -78,7 +78,7 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         folder,
         analyses,
         title=title or f"Steering report: {folder.name}",
-        context=_context(tables, max_utility_drop, seed),
+        context=_context(tables, max_utility_drop, seed, next(iter(analyses.values())).n_boot),
         transfers=_transfers(files, tables, folder),
         scores=_scores(files, folder),
         manifolds=_manifolds(files, analyses, folder),
@@ -155,7 +155,7 @@ def _promoted(files: list[Path], folder: Path) -> list[Table]:
     return [Table("promoted", "Tokens that db promotes through the unembedding, best first", heads, tuple(rows))]
 
 
-def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: int) -> dict[str, str]:
+def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: int, n_boot: int) -> dict[str, str]:
     """What was run, for the head of the report."""
     first = next(iter(tables.values()))
     model = first.header.get("model", {})
@@ -166,7 +166,7 @@ def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: in
         "site": str(first.header.get("artifact", {}).get("site", "unknown")),
         "test pairs": str(first.loss_pos.shape[1]),
         "budget": f"{nats(max_utility_drop)} of utility against m = 0",
-        "bootstrap": f"1,000 draws over examples, seed {seed}",
+        "bootstrap": f"{n_boot:,} draws over examples, seed {seed}",
         "versions": ", ".join(f"{k} {v}" for k, v in first.header.get("versions", {}).items()),
         "commit": _commit(),
     }
