@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,12 +12,16 @@ from pathlib import Path
 from .errors import ArtifactError
 
 _NAME = ".lock"
+_LOOK_EVERY = 0.05  # seconds
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # see `files.write_atomically`
 
 
 @contextmanager
-def folder_lock(folder: str | Path) -> Iterator[None]:
+def folder_lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
     """Hold `folder` (created where missing) for writing; what killed writers left half-written there is removed.
+
+    Args:
+        wait: for another process that holds it, instead of refusing.
 
     Raises:
         ArtifactError: another process holds it, or it cannot be written.
@@ -24,7 +29,7 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
     path = Path(folder) / _NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(path)
+        descriptor = _locked(path, wait)
     except OSError as error:
         reason = error.strerror or error
         raise ArtifactError(f"{folder} cannot be written ({reason}): choose another folder") from error
@@ -39,7 +44,7 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path, wait: bool) -> int:
     try:
         import fcntl
     except ImportError:  # a system without it: the lock file alone, which stops nobody
@@ -50,6 +55,9 @@ def _locked(path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
+            if wait:
+                time.sleep(_LOOK_EVERY)
+                continue
             raise ArtifactError(
                 f"another process is writing to {path.parent}: wait for it, or choose another output folder"
             ) from None

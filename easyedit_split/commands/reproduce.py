@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
@@ -13,6 +14,7 @@ from .common import overrides, print_table
 
 if TYPE_CHECKING:
     from ..reproduce.cell import Task
+    from ..reproduce.settings import GridSettings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..reproduce.output import write_outputs
-    from ..reproduce.run import judge_cost, plan, run_tasks
+    from ..locks import folder_lock
     from ..reproduce.settings import grid_settings
 
     if arguments.jobs is not None and arguments.jobs < 1:
@@ -40,6 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     if wrong:
         raise ConfigError(f"{wrong[0]!r} is not key=value: give one folder, then settings")
     settings = grid_settings(arguments.folder, overrides(arguments.settings))
+    with nullcontext() if arguments.dry_run else folder_lock(settings.output):
+        return _run(arguments, settings)
+
+
+def _run(arguments: argparse.Namespace, settings: GridSettings) -> int:
+    from ..reproduce.output import write_outputs
+    from ..reproduce.run import judge_cost, plan, run_tasks
+
     found = plan(settings, arguments.only)
     for note in found.notes:
         print(f"note: {note}")

@@ -16,16 +16,17 @@ import numpy as np
 from ..analysis import transfer
 from ..artifact import SteeringArtifact, describe_model
 from ..config import Hyperparameters
-from ..errors import FitError
+from ..errors import ConfigError, FitError
 from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
 from ..evaluation.perplexity import perplexity
 from ..evaluation.text import text_measures
 from ..files import write_text
 from ..generation import generate
+from ..locks import folder_lock
 from ..models import load_model
 from ..pairs import PreferencePair
 from ..sweeps import SweepTable, sweep
-from ..training import train_from
+from ..training import train_layer
 from .front import front_at_budgets
 from .grid import Cell
 from .judging import judge_texts
@@ -33,6 +34,7 @@ from .prepare import Prepared
 from .settings import GridSettings, metrics
 from .strength import Choice, choose, sweep_factors
 
+_PROGRESS = ".*.progress"
 NO_CHANGE = Choice(0.0, "nothing is attached")
 
 
@@ -54,6 +56,10 @@ class Task:
     def result_file(self) -> Path:
         return self.folder / "result.json"
 
+    def progress_file(self, stage: str) -> Path:
+        """Where a stage keeps its progress; other inputs have another file."""
+        return self.folder / f".{stage}-{self.inputs[:16]}.progress"
+
 
 def read_result(path: Path) -> dict[str, Any] | None:
     """A result file; None where there is none that can be read (it is then made again)."""
@@ -67,19 +73,26 @@ def read_result(path: Path) -> dict[str, Any] | None:
 def run_cell(task: Task) -> dict[str, Any]:
     """Run what is missing of a cell and write its result; returns it.
 
-    The numbers are kept before the judge is asked, so that a judge that fails or changes costs no training.
+    The numbers are kept before the judge is asked, so that a judge that fails or changes costs no training. Training
+    and sweeps keep their progress in the cell's folder until then, and one process at a time works there: what a
+    killed run had begun is taken up, and what its last worker still finishes is not done again.
 
     Raises:
         SteeringError: the cell cannot be run; its message says why.
     """
-    start = time.monotonic()
-    result = read_result(task.result_file)
-    if result is None or result["inputs"] != task.inputs:
-        result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured(task)}
-        result["seconds"] = time.monotonic() - start
-        _write(task, result)
-    result["judge"] = judge_texts(task.settings, task.cell, task.data, result)
-    _write(task, result)
+    with folder_lock(task.folder, wait=True):
+        start = time.monotonic()
+        result = read_result(task.result_file)
+        if result is None or result["inputs"] != task.inputs:
+            result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured(task)}
+            result["seconds"] = time.monotonic() - start
+            _write(task, result)
+            for leftover in task.folder.glob(_PROGRESS):
+                leftover.unlink()
+        judged = judge_texts(task.settings, task.cell, task.data, result)
+        if result.get("judge") != judged:
+            result["judge"] = judged
+            _write(task, result)
     return result
 
 
@@ -125,7 +138,10 @@ def _nothing(model: Any) -> SteeringArtifact:
 
 
 def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> SteeringArtifact:
-    ((_, artifact),) = train_from(hp, model, tokenizer, task.data.train)
+    if len(hp.layers) != 1:
+        raise ConfigError(f"{task.cell.hparams} names layers {hp.layers}: a cell of the grid steers one, so name one")
+    layer = hp.layers[0]
+    artifact = train_layer(hp, model, tokenizer, task.data.train, layer, task.progress_file("training"))
     artifact.save(task.folder)
     return artifact
 
@@ -134,7 +150,9 @@ def _swept(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact) -
     settings, data = task.settings, task.data
     factors: Any = settings.factors or sweep_factors(model, tokenizer, data.held_out, artifact, settings.points)
     tables = {
-        part: sweep(model, tokenizer, list(pairs), artifact, factors, "sum")
+        part: sweep(
+            model, tokenizer, list(pairs), artifact, factors, "sum", partial=task.progress_file(f"sweep_{part}")
+        )
         for part, pairs in (
             ("held_out", data.held_out), ("train", data.train[: settings.n_train_sweep]), ("test", data.test),
         )

@@ -5,9 +5,7 @@ The process imports `steer` once (8 to 13 s). The folder to work in and the chec
 
 from __future__ import annotations
 
-import csv
 import inspect
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import torch
 from host.inside import (
     CHECKOUT,
+    FACTOR,
     FORMS,
     LAYER,
     SHAPE_NAMES,
@@ -29,9 +28,12 @@ from host.inside import (
     generate,
     hook_count,
     host_module,
+    logged,
     logits,
     shell,
     spilt_shell,
+    upstream_texts,
+    upstream_training,
     write_method,
 )
 from host.models import items
@@ -369,36 +371,9 @@ def vectors_are_scaled() -> bool:
 
 def upstream_losses(wrapper: Any, delta: LinearDelta, texts: list[dict[str, str]], tmp_path: Path) -> list[Any]:
     """(L_p, L_n) of each pair as EasyEdit's own `spilt` trainer logs them, with our weights and learning rate 0."""
-    trainer_class = host_module("steer.trainer.SFTTrainer").SFTTrainer
     tmp_path.mkdir(parents=True, exist_ok=True)
-    hparams = spilt_shell(delta.form, tmp_path, lr=0.0, loss_output_dir=str(tmp_path))
-    trainer = trainer_class(model=wrapper, layers=[LAYER], hparams=hparams)
-    config = wrapper.model.config
-    trainer.make_model(
-        mode="train", input_dim=config.intermediate_size, embed_dim=config.hidden_size, dtype=torch.float32,
-        low_rank_dimension=1 if delta.form == "vector" else 3, intervention_type="addition",
-        intervention_components="mlp_mid", intervention_method=delta.form, concept_id=0, dump_dir=str(tmp_path),
-        model_params=hparams, dropout=0.0, intervention_positions_dropout=0.0, preference_pairs=["orig_add"],
-    )  # fmt: skip
-    target, ours = wrapper.steer_vector, delta.tensors()
-    with torch.no_grad():
-        if delta.form == "vector":
-            target.proj.weight.copy_(ours["db"][None])
-        elif delta.form == "lora":
-            target.lora_A.copy_(ours["A"].T)
-            target.lora_B.copy_(ours["B"].T)
-        else:
-            target.delta_weight.copy_(ours["dW"].T)
-            target.delta_bias.copy_(ours["db"])
-    random.seed(0)
-    with for_upstream(wrapper.tokenizer):
-        trainer.train(
-            texts, prefix_length=0, positions="all", exclude_bos=False, preference_pairs=["orig_add"],
-            steering_prompt_type="blend_in", substraction_type="normal",
-        )  # fmt: skip
-    wrapper.reset_all()
-    with (tmp_path / "train_losses.csv").open(newline="") as file:
-        return sorted((float(row["pos_steer_loss"]), float(row["neg_steer_loss"])) for row in csv.DictReader(file))
+    upstream_training(wrapper, delta, spilt_shell(delta.form, tmp_path, lr=0.0, loss_output_dir=str(tmp_path)), texts)
+    return sorted((float(row["pos_steer_loss"]), float(row["neg_steer_loss"])) for row in logged(tmp_path))
 
 
 def our_losses(model: Any, encoder: Encoder, site: Site | None, delta: LinearDelta | None) -> list[Any]:
@@ -410,7 +385,7 @@ def our_losses(model: Any, encoder: Encoder, site: Site | None, delta: LinearDel
         if site is None or delta is None:
             scores = scorer.losses(torch.arange(len(pairs)))
         else:
-            with attach(model, delta, site, 1.5) as handle:
+            with attach(model, delta, site, FACTOR) as handle:
                 scores = scorer.losses(torch.arange(len(pairs)), handle)
     p, n = scores.matching / scores.matching_tokens, scores.not_matching / scores.not_matching_tokens
     return sorted(zip(p.tolist(), n.tolist(), strict=True))
@@ -421,21 +396,12 @@ def our_losses(model: Any, encoder: Encoder, site: Site | None, delta: LinearDel
 def test_losses_against_the_trainer_of_easyedit(wrapper: Any, form: str, tmp_path: Path) -> None:
     """Same weights, factor and data. Qwen2: equal. Gemma-2: ours is the merged weights (Eq. 4), theirs is not."""
     encoder = Encoder(wrapper.tokenizer)
-    end = wrapper.tokenizer.convert_ids_to_tokens(encoder.end_id)
-    texts = [
-        {
-            "question": encoder.render(item["question"]),
-            "matching": item["matching"].lstrip(" ") + end,
-            "not_matching": item["not_matching"].lstrip(" ") + end,
-        }
-        for item in items()
-    ]
     change = artifact(wrapper.model, form)
     with plain_model(wrapper) as model:
         ours = our_losses(model, encoder, change.site, change.delta)
-    theirs = upstream_losses(wrapper, change.delta, texts, tmp_path / "log")
+    theirs = upstream_losses(wrapper, change.delta, upstream_texts(encoder), tmp_path / "log")
     merged_model = fresh(Path(wrapper.model_name_or_path))
-    change.merge(merged_model, 1.5)
+    change.merge(merged_model, FACTOR)
     merged = our_losses(merged_model, encoder, None, None)
     assert torch.allclose(torch.tensor(ours), torch.tensor(merged), rtol=0, atol=1e-5)
     difference = float((torch.tensor(ours) - torch.tensor(theirs)).abs().max())

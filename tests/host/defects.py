@@ -6,7 +6,6 @@ Commits: the oldest is 133d030 (eager registry), then 553fd05, then 14cea82.
 
 from __future__ import annotations
 
-import csv
 import os
 import pickle
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from host.inside import CHECKOUT, LAYER, for_upstream, general, host_module, spilt_shell
+from host.inside import CHECKOUT, LAYER, for_upstream, general, host_module, logged, spilt_shell
 from host.models import items
 from omegaconf import OmegaConf
 
@@ -44,11 +43,6 @@ def applied(wrapper: Any, form: str, vectors: Any = None, **values: Any) -> Any:
     registry = host_module("steer.utils.alg_dict")
     hparams = registry.HYPERPARAMS_CLASS_DICT["spilt"]["apply"](intervention_method=form, device="cpu", **values)
     return registry.METHODS_CLASS_DICT["spilt"]["apply"](hparams, wrapper, vectors)
-
-
-def logged(tmp_path: Path) -> list[dict[str, str]]:
-    with (tmp_path / "train_losses.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.skipif(not NEWEST, reason="the other commits import, given sae_lens")

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import importlib
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from host.models import SHAPES
+from host.models import SHAPES, items
 from omegaconf import OmegaConf
 from tiny import random_delta
 from transformers import AutoModelForCausalLM
 
 from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.deltas import make_delta
+from easyedit_split.deltas import LinearDelta, make_delta
 from easyedit_split.sites import Site
+from easyedit_split.tokens import Encoder
 
 FORMS = ("vector", "lora", "local_weight")
 LAYER = 2
+FACTOR = 1.5
+RANK = 3
+UPSTREAM_NAMES = {
+    ("vector", "db"): "proj.weight", ("lora", "A"): "lora_A", ("lora", "B"): "lora_B",
+    ("local_weight", "dW"): "delta_weight", ("local_weight", "db"): "delta_bias",
+}  # fmt: skip
 CHECKOUT = Path(os.environ["EASYEDIT_HOME"])
 SHAPE_NAMES = tuple(SHAPES)
 
@@ -124,7 +133,7 @@ def fresh(folder: Path) -> Any:
 
 def artifact(model: Any, form: str, layer: int = LAYER, seed: int = 1, component: str = "mlp.down_proj") -> Any:
     site = Site(layer, component)
-    delta = make_delta(form, model.config.intermediate_size, model.config.hidden_size, 3)
+    delta = make_delta(form, model.config.intermediate_size, model.config.hidden_size, RANK)
     return SteeringArtifact(random_delta(delta, 0.2, seed), site)
 
 
@@ -137,15 +146,77 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
 
 
-def spilt_shell(form: str, tmp_path: Path, **values: Any) -> Any:
+def upstream_shell(alg: str, form: str, tmp_path: Path, **values: Any) -> Any:
+    """Hyper-parameters of one of EasyEdit's own training methods: a step a pair, one factor, no dropout."""
     defaults = {
         "layers": [LAYER], "intervention_method": form, "intervention_components": "mlp_mid", "device": "cpu",
         "batch_size": 1, "n_epochs": 1, "gradient_accumulation_steps": 1, "dropout": 0.0, "lr": 0.05, "seed": 3,
-        "steering_factors": [1.5], "preference_pairs": ["orig_add"], "substraction_type": "normal",
-        "pos_loss_weight": 1.0, "neg_loss_weight": 0.3, "margin_penalty_weight": 3.5, "margin_threshold": 0.6,
-        "low_rank_dimension": 1 if form == "vector" else 3, "steer_vector_output_dir": str(tmp_path),
+        "steering_factors": [FACTOR], "preference_pairs": ["orig_add"], "substraction_type": "normal",
+        "low_rank_dimension": 1 if form == "vector" else RANK, "steer_vector_output_dir": str(tmp_path),
     }  # fmt: skip
-    cls = host_module("steer.utils.alg_dict").HYPERPARAMS_CLASS_DICT["spilt"]["train"]
-    made = cls(**{**defaults, **values})
+    cls = host_module("steer.utils.alg_dict").HYPERPARAMS_CLASS_DICT[alg]["train"]
+    return cls(**{**defaults, **values})
+
+
+def spilt_shell(form: str, tmp_path: Path, **values: Any) -> Any:
+    weights = {"pos_loss_weight": 1.0, "neg_loss_weight": 0.3, "margin_penalty_weight": 3.5, "margin_threshold": 0.6}
+    made = upstream_shell("spilt", form, tmp_path, **{**weights, **values})
     made.lora_alpha = 32  # read where several concepts are saved, though it is no field
     return made
+
+
+def upstream_texts(encoder: Encoder) -> list[dict[str, str]]:
+    """The items as EasyEdit's trainers take them: the template applied, the end of the turn written out."""
+    end = encoder.tokenizer.convert_ids_to_tokens(encoder.end_id)
+    return [
+        {
+            "question": encoder.render(item["question"]),
+            "matching": item["matching"].lstrip(" ") + end,
+            "not_matching": item["not_matching"].lstrip(" ") + end,
+        }
+        for item in items()
+    ]
+
+
+def upstream_training(
+    wrapper: Any, delta: LinearDelta, hparams: Any, texts: list[dict[str, str]]
+) -> dict[str, torch.Tensor]:
+    """Run EasyEdit's own trainer with our change in it (keep its learning rate at 0).
+
+    Returns the gradients that reached the change, before clipping and summed over steps, by our names and shapes.
+    """
+    module = "RepsVectorTrainer" if hparams.alg_name == "reps" else "SFTTrainer"
+    trainer = getattr(host_module(f"steer.trainer.{module}"), module)(model=wrapper, layers=[LAYER], hparams=hparams)
+    config, pairs = wrapper.model.config, hparams.preference_pairs
+    trainer.make_model(
+        mode="train", input_dim=config.intermediate_size, embed_dim=config.hidden_size, dtype=torch.float32,
+        low_rank_dimension=hparams.low_rank_dimension, intervention_type="addition",
+        intervention_components="mlp_mid", intervention_method=delta.form, concept_id=0,
+        dump_dir=hparams.steer_vector_output_dir, model_params=hparams, dropout=0.0,
+        intervention_positions_dropout=0.0, preference_pairs=pairs,
+    )  # fmt: skip
+    gradients = {}
+    for name, ours in delta.tensors().items():
+        theirs = wrapper.steer_vector.get_parameter(UPSTREAM_NAMES[delta.form, name])
+        with torch.no_grad():
+            theirs.copy_(ours.t().reshape(theirs.shape))
+        gradients[name] = torch.zeros_like(ours)
+        theirs.register_hook(functools.partial(_add_into, gradients[name]))
+    random.seed(0)
+    with for_upstream(wrapper.tokenizer):
+        trainer.train(
+            texts, prefix_length=0, positions="all", exclude_bos=False, preference_pairs=pairs,
+            steering_prompt_type="blend_in", substraction_type=hparams.substraction_type,
+        )  # fmt: skip
+    wrapper.reset_all()
+    return gradients
+
+
+def _add_into(total: torch.Tensor, gradient: torch.Tensor) -> None:
+    total += gradient.t().reshape(total.shape)
+
+
+def logged(folder: Path) -> list[dict[str, str]]:
+    """The losses that EasyEdit's SFT trainer wrote to `loss_output_dir`, a step a row."""
+    with (folder / "train_losses.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

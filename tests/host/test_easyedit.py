@@ -61,7 +61,7 @@ def home(request: pytest.FixtureRequest) -> Path:
 def checks(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Popen[bytes], Path]:
     folder = tmp_path_factory.mktemp("checks")
     options = ["-o", "filterwarnings=ignore", "-p", "no:cacheprovider", "-q", "-x", "--rootdir", str(ROOT)]
-    files = [str(TESTS / "host" / name) for name in ("checks.py", "defects.py")]
+    files = [str(TESTS / "host" / name) for name in ("checks.py", "checks_objectives.py", "defects.py")]
     command = [sys.executable, "-m", "pytest", *files, *options]
     log = folder / "checks.log"
     return start([*command, "--basetemp", str(folder / "tmp")], ROOT, home, log), log

@@ -4,5 +4,7 @@ import pyarrow.parquet  # noqa: F401
 import tokenizers  # noqa: F401
 import transformers.models.qwen2.modeling_qwen2  # noqa: F401
 
+import easyedit_split.reproduce.output
+import easyedit_split.reproduce.run
 import easyedit_split.sweeps
 import easyedit_split.training  # noqa: F401

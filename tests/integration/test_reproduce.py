@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grids import settings, small_grid
 from judge_server import Answer, judge_server
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_model
 
 from easyedit_split.cli import main
 from easyedit_split.errors import ConfigError
@@ -23,23 +23,6 @@ from easyedit_split.reproduce.output import write_outputs
 from easyedit_split.reproduce.run import is_done, plan, run_tasks
 from easyedit_split.reproduce.settings import grid_settings
 
-SPLIT = """alg_name: split
-layers: [1]
-intervention_method: vector
-intervention_components: mlp_mid
-lr: 0.05
-n_epochs: 1
-batch_size: 4
-train_data: {folder}/train.jsonl
-test_data: {folder}/test.jsonl
-"""
-DIFFMEAN = """alg_name: unified_diffmean
-layers: [1]
-intervention_method: vector
-train_data: {folder}/train.jsonl
-test_data: {folder}/test.jsonl
-"""
-
 
 @pytest.fixture(autouse=True)
 def no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,35 +32,7 @@ def no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A model folder, two methods' files on one data set with two concepts, its data."""
-    tiny_model("qwen2", layers=2).save_pretrained(tmp_path / "tiny-qwen2")
-    tiny_tokenizer().save_pretrained(tmp_path / "tiny-qwen2")
-    for part, n in (("train", 12), ("test", 3)):
-        rows = [
-            {
-                "question": f"{part} {i}",
-                "matching": f"yes {i}",
-                "not_matching": f"no {i}",
-                "concept_id": c,
-                "concept": f"c{c}",
-            }
-            for c in (0, 1)
-            for i in range(n)
-        ]
-        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    folder = tmp_path / "hparams" / "mine" / "pairs"
-    folder.mkdir(parents=True)
-    (folder / "split_vector.yaml").write_text(SPLIT.format(folder=tmp_path))
-    (folder / "diffmean_vector.yaml").write_text(DIFFMEAN.format(folder=tmp_path))
-    return tmp_path
-
-
-def settings(place: Path, **more: Any) -> Any:
-    values = {
-        "model_name_or_path": str(place / "tiny-qwen2"), "output_dir": str(place / "out"), "seeds": [0, 1],
-        "max_new_tokens": 3, "n_held_out": 4, "points": 15, "n_boot": 5, **more,
-    }  # fmt: skip
-    return grid_settings(str(place / "hparams" / "mine"), values)
+    return small_grid(tmp_path)
 
 
 def test_the_grid_has_a_cell_for_each_concept_method_form_and_seed(place: Path) -> None:
@@ -228,7 +183,7 @@ def test_killed_runs_leave_no_process_behind_and_keep_what_was_done(place: Path)
     arguments = [
         sys.executable, "-m", "easyedit_split", "reproduce", str(place / "hparams" / "mine"), "--jobs", "2",
         f"model_name_or_path={place / 'tiny-qwen2'}", f"output_dir={place / 'out'}", "max_new_tokens=3", "points=15",
-        "n_held_out=4", "n_boot=5",
+        "n_held_out=4", "n_boot=5", "seeds=[0,1]",
     ]  # fmt: skip
     run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert run.stdout is not None
@@ -237,13 +192,18 @@ def test_killed_runs_leave_no_process_behind_and_keep_what_was_done(place: Path)
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         run.kill()
         run.wait()
+    found = plan(settings(place))
+    kept = {t.result_file: t.result_file.stat().st_mtime_ns for t in found.tasks if t not in found.to_run}
+    assert 1 <= len(kept) < len(found.tasks)
+    again = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert len(children) >= 2
     deadline = time.monotonic() + 30
     while any(_alive(int(child)) for child in children):
         assert time.monotonic() < deadline, "a worker outlived its run"
         time.sleep(0.2)
-    found = plan(settings(place, seeds=[0, 1, 2]))
-    assert 1 <= len(found.tasks) - len(found.to_run) < len(found.tasks)
+    assert again.wait() == 0
+    assert plan(settings(place)).to_run == []
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
 
 
 def _alive(process: int) -> bool:
@@ -287,13 +247,13 @@ def _task(place: Path, key: str, **more: Any) -> Any:
 
 def _count_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     trained: list[str] = []
-    real = cell_module.train_from
+    real = cell_module.train_layer
 
     def counted(*arguments: Any, **more: Any) -> Any:
         trained.append("once")
         return real(*arguments, **more)
 
-    monkeypatch.setattr(cell_module, "train_from", counted)
+    monkeypatch.setattr(cell_module, "train_layer", counted)
     return trained
 
 
