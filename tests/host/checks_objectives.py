@@ -16,7 +16,17 @@ from typing import Any
 
 import pytest
 import torch
-from host.inside import FACTOR, LAYER, artifact, host_module, logged, upstream_shell, upstream_texts, upstream_training
+from host.inside import (
+    FACTOR,
+    FORMS,
+    LAYER,
+    artifact,
+    host_module,
+    logged,
+    upstream_shell,
+    upstream_texts,
+    upstream_training,
+)
 from host.models import items
 from torch import Tensor
 
@@ -41,11 +51,13 @@ CASES = [
     pytest.param("tiny-qwen2", "local_weight", id="qwen2-local_weight"),
     pytest.param("tiny-gemma2", "vector", id="gemma2-vector"),
 ]
+DIRECTIONS = {"add": (1.0,), "sub": (-1.0,), "both": (1.0, -1.0)}
+SEED = 3  # a vector whose projection has both signs among the tokens, on both shapes
 WEIGHTS = [case for case in CASES if case.values[1] != "vector"]
 each_case = pytest.mark.parametrize(("wrapper", "form"), CASES, indirect=["wrapper"])
 each_weight = pytest.mark.parametrize(("wrapper", "form"), WEIGHTS, indirect=["wrapper"])
 each_vector = pytest.mark.parametrize("wrapper", ["tiny-qwen2", "tiny-gemma2"], indirect=True)
-each_direction = pytest.mark.parametrize("direction", ["add", "sub"])
+each_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 
 Answer = tuple[int, ...]
 
@@ -74,7 +86,7 @@ def agree(ours: Step, theirs: Step) -> bool:
 
 
 def change_of(wrapper: Any, form: str) -> Any:
-    return artifact(wrapper.model, form, component="residual" if form == "vector" else "mlp.down_proj")
+    return artifact(wrapper.model, form, seed=SEED, component="residual" if form == "vector" else "mlp.down_proj")
 
 
 def encoded(wrapper: Any) -> list[EncodedPair]:
@@ -82,19 +94,23 @@ def encoded(wrapper: Any) -> list[EncodedPair]:
 
 
 def wanted_answers(pairs: list[EncodedPair], direction: str) -> list[Answer]:
-    return [pair.matching if direction == "add" else pair.not_matching for pair in pairs]
+    return [pair.matching if sign > 0 else pair.not_matching for pair in pairs for sign in DIRECTIONS[direction]]
+
+
+def preference_pairs(direction: str) -> list[str]:
+    return ["orig_add" if sign > 0 else "orig_sub" for sign in DIRECTIONS[direction]]
 
 
 def our_losses(wrapper: Any, change: Any, objective: Objective, direction: str) -> AnswerLosses:
     """What our trainer hands to the objective, every pair at once; differentiable in the change."""
-    pairs = encoded(wrapper)
-    count = len(pairs)
-    signs = torch.full((count,), 1.0 if direction == "add" else -1.0)
+    pairs, signs = encoded(wrapper), torch.tensor(DIRECTIONS[direction])
+    rows = torch.arange(len(pairs)).repeat_interleave(len(signs))
+    draw = Draw(rows, signs.repeat(len(pairs)), torch.full(rows.shape, FACTOR))
     with plain_model(wrapper) as model, held_still(model), attach(model, change.delta, change.site, 0.0) as handle:
-        config = TrainConfig(batch_size=count, directions=(direction,))
-        loop = _Loop(PairScorer(model, pairs, layer=LAYER), handle, change.delta, objective, config)
+        scorer = PairScorer(model, pairs, layer=LAYER)
+        loop = _Loop(scorer, handle, change.delta, objective, TrainConfig(batch_size=len(pairs)))
         loop.reference = loop._unsteered() if objective.needs_reference else None
-        return loop._losses(Draw(torch.arange(count), signs, torch.full((count,), FACTOR)))
+        return loop._losses(draw)
 
 
 def our_step(
@@ -117,7 +133,7 @@ def our_step(
 
 def sft_shell(form: str, tmp_path: Path, direction: str = "add", **values: Any) -> Any:
     """EasyEdit's own `sft` as it is by default: the wanted answer's loss alone."""
-    more = {"lr": 0.0, "preference_pairs": [f"orig_{direction}"], "loss_output_dir": str(tmp_path), **values}
+    more = {"lr": 0.0, "preference_pairs": preference_pairs(direction), "loss_output_dir": str(tmp_path), **values}
     return upstream_shell("sft", form, tmp_path, **more)
 
 
@@ -126,19 +142,20 @@ def sft_shell(form: str, tmp_path: Path, direction: str = "add", **values: Any) 
 def test_sft_losses_and_gradients(wrapper: Any, form: str, direction: str, tmp_path: Path) -> None:
     change = change_of(wrapper, form)
     ours = our_step(wrapper, change, SftObjective(), direction)
-    texts, answers = upstream_texts(Encoder(wrapper.tokenizer)), wanted_answers(encoded(wrapper), direction)
+    texts, pairs = upstream_texts(Encoder(wrapper.tokenizer)), encoded(wrapper)
     losses, total = {}, {name: torch.zeros_like(value) for name, value in ours.gradients.items()}
-    for number, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+    for number, (text, pair) in enumerate(zip(texts, pairs, strict=True)):
         folder = tmp_path / str(number)
         folder.mkdir()
         found = upstream_training(wrapper, change.delta, sft_shell(form, folder, direction), [text])
-        losses[answer] = float(logged(folder)[0]["pos_steer_loss"])
+        for answer, row in zip(wanted_answers([pair], direction), logged(folder), strict=True):
+            losses[answer] = float(row["pos_steer_loss"])
         for name in total:
             total[name] += found[name] / len(texts)
     assert agree(ours, Step(losses, total))
 
 
-@each_case
+@pytest.mark.parametrize("form", FORMS)
 def test_sft_of_easyedit_weighs_pairs_by_their_tokens(wrapper: Any, form: str, tmp_path: Path) -> None:
     """A batch's loss is the mean over all its tokens, so long answers count more; ours is the mean over pairs."""
     change = change_of(wrapper, form)
@@ -200,7 +217,7 @@ def upstream_reps(
     texts = upstream_texts(Encoder(wrapper.tokenizer))
     subtraction = subtraction or ("null_it_out" if form == "vector" else "normal")
     hparams = upstream_shell(
-        "reps", form, tmp_path, lr=0.0, batch_size=len(texts), preference_pairs=[f"orig_{direction}"],
+        "reps", form, tmp_path, lr=0.0, batch_size=len(texts), preference_pairs=preference_pairs(direction),
         substraction_type=subtraction,
     )  # fmt: skip
     gradients = upstream_training(wrapper, change.delta, hparams, texts)
@@ -231,13 +248,12 @@ def test_reps_is_compared_where_its_reference_scale_and_its_curve_matter(wrapper
     assert bool((scales > 2).any()) and bool((scales < 0).any())
 
 
-@each_direction
 @each_case
 def test_reps_of_easyedit_divides_by_prompt_and_answer(
-    wrapper: Any, form: str, direction: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrapper: Any, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its |y| is the length of the whole row. Ours with those lengths is its loss, and the published one is not."""
-    prompts = torch.tensor([float(len(pair.prompt)) for pair in encoded(wrapper)])
+    prompts = torch.tensor([float(len(pair.prompt)) for pair in encoded(wrapper)]).repeat_interleave(2)
 
     def whole_rows(losses: AnswerLosses) -> AnswerLosses:
         return replace(
@@ -245,10 +261,10 @@ def test_reps_of_easyedit_divides_by_prompt_and_answer(
         )
 
     change = change_of(wrapper, form)
-    published = our_step(wrapper, change, RepsObjective(), direction)
-    ours = our_step(wrapper, change, RepsObjective(), direction, whole_rows)
+    published = our_step(wrapper, change, RepsObjective(), "both")
+    ours = our_step(wrapper, change, RepsObjective(), "both", whole_rows)
     ablate_everywhere(monkeypatch)
-    theirs = upstream_reps(wrapper, change, tmp_path, Watched(monkeypatch, answer_lengths=False), direction)
+    theirs = upstream_reps(wrapper, change, tmp_path, Watched(monkeypatch, answer_lengths=False), "both")
     assert agree(ours, theirs)
     assert float((theirs.values() / published.values() - 1).abs().max()) > 0.5
 

@@ -1,7 +1,8 @@
 """The plugin inside real EasyEdits: the checkouts that EASYEDIT_HOME names, separated by colons.
 
-For each checkout: `checks.py` and `defects.py` through the Python API, and EasyEdit's unmodified scripts, in processes
-of their own. They are started together, because importing EasyEdit takes most of their time.
+For each checkout: `checks.py`, `checks_objectives.py` and `defects.py` through the Python API, and EasyEdit's
+unmodified scripts, in processes of their own. They are started together, because importing EasyEdit takes most of
+their time.
 """
 
 from __future__ import annotations
@@ -143,6 +144,6 @@ def test_hydra_plugin_registers_where_easyedit_can_be_imported(home: Path, place
 
 
 def test_python_api(checks: tuple[subprocess.Popen[bytes], Path], place: Path) -> None:
-    """Everything in checks.py and defects.py; their output is shown where it fails."""
+    """Everything in checks.py, checks_objectives.py and defects.py; their output is shown where it fails."""
     done = finish(*checks)
     assert done.status == 0, done.output[-8000:]
