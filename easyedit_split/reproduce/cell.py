@@ -29,10 +29,10 @@ from ..sweeps import SweepTable, sweep
 from ..training import train_layer
 from .front import front_at_budgets
 from .grid import Cell
-from .judging import judge_texts
+from .judging import headline_score, judge_texts
 from .prepare import Prepared
 from .settings import GridSettings, metrics
-from .strength import Choice, choose, sweep_factors
+from .strength import Choice, choose, choose_by_grid, sweep_factors
 
 _PROGRESS = ".*.progress"
 NO_CHANGE = Choice(0.0, "nothing is attached")
@@ -160,7 +160,19 @@ def _swept(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact) -
     for part in ("train", "test"):
         tables[part].save(task.folder / f"sweep_{part}.parquet")
     found = {"front": front_at_budgets(tables["test"], settings.n_boot), "fits": _fits(tables["train"], tables["test"])}
-    return found, choose(tables["held_out"], settings.budget)
+    return found, _chosen(task, model, tokenizer, artifact, tables["held_out"])
+
+
+def _chosen(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact, held_out: SweepTable) -> Choice:
+    settings, pairs = task.settings, task.data.held_out
+
+    def score(m: float) -> float | None:
+        texts = _texts(task, model, tokenizer, artifact, m, pairs)
+        return headline_score(settings, task.cell.dataset, pairs, texts)
+
+    if settings.strength == "grid":
+        return choose_by_grid(held_out, score, settings.budget)
+    return choose(held_out, settings.budget)
 
 
 def _fits(train: SweepTable, test: SweepTable) -> dict[str, Any]:
@@ -182,16 +194,26 @@ def _log_odds(at: SweepTable) -> dict[str, float]:
 
 def _generated(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float) -> dict[str, Any]:
     """Texts at the chosen strength, and what can be said of them without a judge."""
-    hp = task.hp
-    options: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt} if hp else {}
-    questions = [p.question for p in task.data.test]
-    with artifact.attach(model, m) if artifact else contextlib.nullcontext():
-        texts = generate(
-            model, tokenizer, questions, max_new_tokens=task.settings.max_new_tokens, batch_size=64, **options
-        )
+    pairs = task.data.test
+    texts = _texts(task, model, tokenizer, artifact, m, pairs)
     offline: dict[str, float | None] = dict(text_measures(texts))
-    offline["perplexity"] = perplexity(model, tokenizer, questions, texts, **options)
-    return {"texts": texts, "offline": offline, "scores": _accuracy(task.cell.dataset, texts, task.data.test)}
+    offline["perplexity"] = perplexity(model, tokenizer, [p.question for p in pairs], texts, **_prompting(task.hp))
+    return {"texts": texts, "offline": offline, "scores": _accuracy(task.cell.dataset, texts, pairs)}
+
+
+def _texts(
+    task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float,
+    pairs: Sequence[PreferencePair],
+) -> list[str]:  # fmt: skip
+    with artifact.attach(model, m) if artifact else contextlib.nullcontext():
+        return generate(
+            model, tokenizer, [p.question for p in pairs], max_new_tokens=task.settings.max_new_tokens, batch_size=64,
+            **_prompting(task.hp),
+        )  # fmt: skip
+
+
+def _prompting(hp: Hyperparameters | None) -> dict[str, Any]:
+    return {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt} if hp else {}
 
 
 def _accuracy(dataset: str, texts: Sequence[str], pairs: Sequence[PreferencePair]) -> dict[str, float]:

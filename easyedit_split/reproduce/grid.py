@@ -14,6 +14,7 @@ from ..config import Hyperparameters
 from ..errors import ConfigError
 from ..hyperfiles import load_hparams
 from ..pairs import pairs_hash
+from .judging import judge_of, judged_hash
 from .prepare import Prepared
 from .settings import GridSettings
 
@@ -21,7 +22,8 @@ FORMAT = 1
 VANILLA = "vanilla"
 # settings that a cell's numbers depend on
 _SHARED = (
-    "n_held_out", "n_train_sweep", "points", "factors", "budget", "n_boot", "max_new_tokens", "split_seed", "dtype",
+    "n_held_out", "n_train_sweep", "points", "factors", "strength", "budget", "n_boot", "max_new_tokens", "split_seed",
+    "dtype",
 )  # fmt: skip
 # keys of an hparams file that say where things are, not what is computed
 _PLACES = ("source", "output_dir", "model_name_or_path", "train_data", "test_data", "device", "device_map", "seed")
@@ -115,4 +117,6 @@ def inputs_hash(
         "settings": {k: getattr(settings, k) for k in _SHARED}, "model": fingerprint,
         "data": [pairs_hash(part) for part in (data.train, data.held_out, data.test)],
     }  # fmt: skip
+    if settings.strength == "grid":  # then the judge decides at which strength the cell is measured
+        parts["judge"] = judged_hash(judge_of(settings, cell.dataset), cell.dataset, [])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

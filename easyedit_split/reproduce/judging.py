@@ -9,12 +9,14 @@ from typing import Any
 
 from ..demo import TASKS
 from ..errors import ConfigError
+from ..evaluation.accuracy import generation_accuracy
 from ..evaluation.harmonic import mean_harmonic
 from ..evaluation.judges import Estimate, Judge, JudgeItem
 from ..evaluation.rubrics import RUBRICS, SYSTEM
 from ..pairs import PreferencePair
 from .prepare import Prepared
-from .settings import AXBENCH_RUBRICS, GridSettings, metrics
+from .settings import AXBENCH_RUBRICS, GridSettings, headline, metrics
+from .strength import GRID_BUDGETS
 
 LETTERS_A_TOKEN = 4
 
@@ -71,16 +73,22 @@ def judge_texts(settings: GridSettings, cell: Any, data: Prepared, result: dict[
     if verdict_stands(settings, cell.dataset, result):
         return result["judge"]
     judge = judge_of(settings, cell.dataset)
-    names = rubrics_of(judge, cell.dataset)
-    found: dict[str, Any] = {
-        "inputs": judged_hash(judge, cell.dataset, result["texts"]), "name": judge.name if judge else None,
-        "scores": {}, "missing": {}, "reasons": {}, "unreachable": 0,
-    }  # fmt: skip
+    inputs = judged_hash(judge, cell.dataset, result["texts"])
+    found = score_texts(settings, cell.dataset, data.test, result["texts"])
+    return {"inputs": inputs, "name": judge.name if judge else None, **found}
+
+
+def score_texts(
+    settings: GridSettings, dataset: str, pairs: Sequence[PreferencePair], texts: Sequence[str]
+) -> dict[str, Any]:
+    """`scores` and `missing` by rubric, `reasons` of what is missing, and how many requests found no judge."""
+    judge = judge_of(settings, dataset)
+    names = rubrics_of(judge, dataset)
+    found: dict[str, Any] = {"scores": {}, "missing": {}, "reasons": {}, "unreachable": 0}
     if judge is None or not names:
         return found
-    items = [items_of(name, data.test, result["texts"]) for name in names]
-    scores = judge.score([item for part in items for item in part])
-    n = len(data.test)
+    scores = judge.score([item for name in names for item in items_of(name, pairs, texts)])
+    n = len(pairs)
     columns = [scores.values[i * n : (i + 1) * n] for i in range(len(names))]
     for name, column in zip(names, columns, strict=True):
         known = [v for v in column if v is not None]
@@ -91,11 +99,28 @@ def judge_texts(settings: GridSettings, cell: Any, data: Prepared, result: dict[
     return {**found, "reasons": scores.missing, "unreachable": scores.unreachable}
 
 
+def headline_score(
+    settings: GridSettings, dataset: str, pairs: Sequence[PreferencePair], texts: Sequence[str]
+) -> float | None:
+    """The data set's headline score of texts, by its judge or by the answers they give; None without a judge.
+
+    Raises:
+        ConfigError: the judge cannot be reached: a strength must not be chosen by the scores that happened to arrive.
+    """
+    if metrics(dataset) == ("accuracy",):
+        return generation_accuracy(texts, pairs)[0]
+    found = score_texts(settings, dataset, pairs, texts)
+    if found["unreachable"]:
+        raise ConfigError(f"the judge left {found['unreachable']} requests unanswered: try again, or judge=none")
+    return found["scores"].get(headline(dataset))
+
+
 def estimate(settings: GridSettings, dataset: str, data: Prepared) -> Estimate | None:
     """What judging one cell will cost if every text is as long as it may be; None without a judge."""
     judge = judge_of(settings, dataset)
     names = rubrics_of(judge, dataset)
     if judge is None or not names:
         return None
-    longest = [f"{i:06d}".ljust(LETTERS_A_TOKEN * settings.max_new_tokens, "x") for i in range(len(data.test))]
-    return judge.estimate([item for name in names for item in items_of(name, data.test, longest)])
+    asked = list(data.test) + (list(data.held_out) * len(GRID_BUDGETS) if settings.strength == "grid" else [])
+    longest = [f"{i:06d}".ljust(LETTERS_A_TOKEN * settings.max_new_tokens, "x") for i in range(len(asked))]
+    return judge.estimate([item for name in names for item in items_of(name, asked, longest)])

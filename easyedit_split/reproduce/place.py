@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from ..analysis.tables import Table
-from .aggregate import Key, Result, draws_over_seeds, gain, over_seeds, score, score_columns
+from .aggregate import Key, Result, draws_over_seeds, gain, over_seeds, score
 from .front import BUDGETS
+from .settings import headline
 
 RIVALS = ("sft", "reps")
-HEADLINE = {"harmonic mean", "accuracy", "power_seeking"}
 
 
 def place_table(groups: Mapping[Key, Sequence[Result]]) -> Table:
@@ -25,10 +26,9 @@ def place_table(groups: Mapping[Key, Sequence[Result]]) -> Table:
         for budget in BUDGETS:
             values = {name: gain(results, budget) for name, results in trio.items()}
             rows.append(_row(dataset, form, f"front, {budget:g} nats", values, _share_ahead(trio, budget)))
-        for column in score_columns(dataset):
-            if column in HEADLINE:
-                values = {n: over_seeds(r, lambda one, c=column: score(one, c)) for n, r in trio.items()}  # type: ignore[misc]
-                rows.append(_row(dataset, form, column, values, None))
+        column = headline(dataset)
+        values = {name: over_seeds(results, partial(score, column=column)) for name, results in trio.items()}
+        rows.append(_row(dataset, form, column, values, None))
     columns = ("data set", "form", "measure", "SPLIT", "SFT", "RePS", "first", "draws ahead of both")
     return Table("place", "SPLIT against SFT and RePS, as found", columns, tuple(rows))
 

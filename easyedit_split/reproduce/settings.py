@@ -25,11 +25,12 @@ METRICS: dict[str, tuple[str, ...]] = {
     "powerseeking": ("power_seeking",),
 }
 AXBENCH_RUBRICS = ("concept", "instruct", "fluency")
+STRENGTHS = ("recommended", "grid")
 JUDGES = ("auto", "demo", "api", "none")
 # the micro-world is small, and its grid has to end within minutes
 _DEMO = {
     "n_train": 64, "n_held_out": 16, "n_test": 32, "n_train_sweep": 12, "points": 21, "concepts": 2,
-    "max_new_tokens": 40,
+    "max_new_tokens": 40, "strength": "grid",
 }  # fmt: skip
 
 
@@ -39,8 +40,9 @@ class GridSettings:
 
     `n_train`, `n_test` cap the pairs (None: as the paper splits). `n_held_out` training pairs choose the strength and
     are not trained on; `n_train_sweep` of the trained ones are swept for the fit that the test pairs check. `points`:
-    strengths of a sweep, placed by each change's own reach unless `factors` says them. `budget`: nats of utility the
-    chosen strength may cost. `concepts`: at most so many of a data set with several.
+    strengths of a sweep, placed by each change's own reach unless `factors` says them. `strength`: how that of the
+    score table is chosen on held-out pairs, `"recommended"` by the fitted law for a loss of `budget` nats of utility,
+    or `"grid"` by the scores of texts at several strengths. `concepts`: at most so many of a data set with several.
 
     Raises:
         ConfigError: a number out of its range.
@@ -59,6 +61,7 @@ class GridSettings:
     concepts: int = 10
     points: int = 41
     factors: tuple[float, ...] = ()
+    strength: str = "recommended"
     budget: float = 1.0
     n_boot: int = 200
     max_new_tokens: int = 128
@@ -82,6 +85,8 @@ class GridSettings:
             raise ConfigError(f"points = {self.points} is too few to fit the law: give 15 or more")
         if self.budget < 0:
             raise ConfigError(f"budget = {self.budget} is out of range: give 0 or more nats")
+        if self.strength not in STRENGTHS:
+            raise ConfigError(f"strength {self.strength!r} is unknown{nearest(self.strength, STRENGTHS)}")
         if self.judge not in JUDGES:
             raise ConfigError(f"judge {self.judge!r} is unknown{nearest(self.judge, JUDGES)}")
 
@@ -109,6 +114,12 @@ class GridSettings:
 def metrics(dataset: str) -> tuple[str, ...]:
     """The scores of a data set: `("accuracy",)`, or rubrics."""
     return METRICS.get(dataset, AXBENCH_RUBRICS)
+
+
+def headline(dataset: str) -> str:
+    """The one score a data set is summed up by."""
+    names = metrics(dataset)
+    return "harmonic mean" if names == AXBENCH_RUBRICS else names[0]
 
 
 def grid_settings(folder: str, values: Mapping[str, Any]) -> GridSettings:

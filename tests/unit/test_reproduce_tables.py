@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from easyedit_split.reproduce import tables as tables_module
 from easyedit_split.reproduce.aggregate import gain, grouped, over_seeds
 from easyedit_split.reproduce.front import BUDGETS, front_at_budgets
 from easyedit_split.reproduce.place import place_sentence, place_table
-from easyedit_split.reproduce.strength import choose
+from easyedit_split.reproduce.strength import choose, choose_by_grid
 from easyedit_split.reproduce.tables import score_tables, shown
 from easyedit_split.sweeps import SweepTable
 
@@ -136,7 +137,7 @@ def test_place_counts_firsts_and_ties_and_pairs_the_draws() -> None:
     assert place_sentence(place_table({})) == ""
 
 
-def sweep_table(preference: list[float], utility: list[float], n: int = 6) -> SweepTable:
+def sweep_table(preference: Any, utility: Any, n: int = 6) -> SweepTable:
     """Losses whose log-odds are exactly these, the same for every example, at m = 0, 1, 2, …
 
     With u the utility log-odds, log P = -log(1 + e^-u); with p the preference, the matching answer's loss is
@@ -162,3 +163,24 @@ def test_strength_falls_back_to_the_grid_where_the_law_does_not_fit() -> None:
     found = choose(table, 1.0)
     assert found.m == 3.0
     assert "6 held-out" in found.rule and "best swept m" in found.rule
+
+
+def test_strength_by_grid_takes_the_middle_of_the_best() -> None:
+    m = np.arange(-20.0, 21.0)
+    table = replace(sweep_table(4 * m / (1 + (m / 9) ** 2), 6 - 0.02 * m**2), factors=m)
+    asked: dict[float, float] = {}
+
+    def score(strength: float) -> float:
+        asked[strength] = 2.0 if 4 < strength < 11 else 1.0
+        return asked[strength]
+
+    found = choose_by_grid(table, score, 1.0)
+    best = [s for s, value in asked.items() if value == 2.0]
+    assert len(asked) >= 5 and len(best) >= 2
+    assert found.m == best[len(best) // 2]
+    assert "best score of texts for 6 held-out" in found.rule
+
+
+def test_strength_by_grid_without_a_judge_is_the_recommended_one() -> None:
+    table = sweep_table([0, 3, 1, 4, 1, 9], [5, 4.6, 4.5, 4.2, 3.9, 0])
+    assert choose_by_grid(table, lambda m: None, 1.0) == choose(table, 1.0)
