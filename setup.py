@@ -18,6 +18,7 @@ EASYEDIT = [
 JUDGE = ["openai>=1.40"]
 RAY = ["ray>=2.30"]
 GGUF = ["gguf>=0.10"]
+QUANTISED = ["bitsandbytes>=0.46"]
 TEST = [
     "pytest>=8",
     "pytest-xdist",
@@ -26,7 +27,8 @@ TEST = [
     "hydra-core>=1.3",
     "omegaconf",
     "openai>=1.40",
-    "gguf>=0.10",
+    *GGUF,
+    *QUANTISED,
 ]
 
 setup(
@@ -67,6 +69,7 @@ setup(
         "judge": JUDGE,
         "ray": RAY,
         "gguf": GGUF,
+        "quantised": QUANTISED,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },  # fmt: skip

@@ -96,3 +96,17 @@ def held_still(model: Any) -> Iterator[None]:
             module.training = training
         for parameter, needed in parameters:
             parameter.requires_grad_(needed)
+
+
+def check_trainable(model: Any) -> None:
+    """Raise `ConfigError` where no gradient can pass the model's layers.
+
+    bitsandbytes repacks 4-bit weights in place for processors that multiply bfloat16, and what it computes with them
+    from then on has no gradient.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
+            raise ConfigError(
+                f"{name} holds 4-bit weights on the processor, where bitsandbytes gives no gradient: "
+                "train on a GPU, or load the model in 8 bits"
+            )

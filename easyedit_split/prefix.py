@@ -2,14 +2,16 @@
 
 `PrefixStore` keeps the hidden states that enter decoder block `layer`, one run of the lower blocks a pair, on the
 model's device, in main memory or in a memory-mapped file, whichever holds them. `replay` runs the decoder with the
-lower blocks standing in for themselves by returning those states.
+lower blocks standing in for themselves by returning those states. Under `shared_prefixes` the store of the same model,
+layer and pairs is the same for all who ask.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from .sites import decoder, decoder_layers, hidden_size
 
 DEVICE_SHARE, HOST_BYTES = 0.25, 8 << 30
+_POOL: ContextVar[dict[Hashable, PrefixStore] | None] = ContextVar("pool", default=None)
 
 
 class _Reached(Exception):
@@ -54,6 +57,11 @@ class PrefixStore:
         self._states: Tensor | None = None
         self._as_tuple = False
         self._file: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the states, once there are any."""
+        return 0 if self._states is None else self._states.numel() * self._states.element_size()
 
     def put(self, items: Tensor, run: Any) -> None:
         """Store the states of `items` (indices): `run()` calls the decoder on their rows, in that order."""
@@ -122,6 +130,32 @@ class PrefixStore:
                 flat = torch.from_file(self._file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype)
                 self._states = flat.view(shape)
         return self._states
+
+
+@contextmanager
+def shared_prefixes() -> Iterator[None]:
+    """Inside, training, sweeps and evaluation of the same pairs at the same layer share their hidden states.
+
+    For a caller who knows that the model, and what is attached below that layer, stays the same meanwhile. The stores
+    are kept until the end; the oldest are given up where all together would hold more than `HOST_BYTES`.
+    """
+    token = _POOL.set({})
+    try:
+        yield
+    finally:
+        _POOL.reset(token)
+
+
+def prefix_store(model: Any, layer: int, pairs: Hashable, lengths: Sequence[int]) -> PrefixStore:
+    """A store for `pairs`: a new one, or under `shared_prefixes` the one that another scorer of them uses."""
+    pool, key = _POOL.get(), (id(model), layer, pairs)
+    if pool is None:
+        return PrefixStore(model, layer, lengths)
+    store = pool.pop(key, None) or PrefixStore(model, layer, lengths)
+    while pool and store.nbytes + sum(other.nbytes for other in pool.values()) > HOST_BYTES:
+        del pool[next(iter(pool))]
+    pool[key] = store
+    return store
 
 
 def run_decoder(model: Any, **inputs: Any) -> Tensor:

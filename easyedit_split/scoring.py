@@ -6,11 +6,11 @@ their prompt's computation; what lies below the steered layer is computed once (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,11 @@ from .errors import ConfigError, DataError
 from .head import Scratch, token_losses
 from .layout import Batch, lay_out, row_length
 from .models import held_still
-from .prefix import PrefixStore, run_decoder
+from .prefix import PrefixStore, prefix_store, run_decoder
 from .sites import unwrap
 from .tokens import EncodedPair
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PairScorer:
         self.packed = takes_prepared_masks(model) if packed is None else packed
         rows = 1 if self.packed else 2
         lengths = [row_length(p, self.packed) for p in self.pairs for _ in range(rows)]
-        self.store = PrefixStore(model, layer, lengths) if layer else None
+        self.store = prefix_store(model, layer, (self.packed, *self.pairs), lengths) if layer else None
         self.lengths = torch.tensor(lengths[::rows])
         self._scratch = Scratch()
 
@@ -102,11 +104,14 @@ class PairScorer:
         a batch's shape, and a run that is taken up again must see the same states."""
         device = embedding_device(self.model)
         order = self.lengths.argsort(stable=True)
-        for run in token_runs(self.lengths[order], device):
-            indices = order[run]
+
+        def fill(indices: Tensor) -> None:
             batch = lay_out([self.pairs[i] for i in indices.tolist()], self.packed).to(device)
             inputs = self._inputs(batch)
             store.put(row_items(indices, batch.rows_per_pair), partial(run_decoder, self.model, **inputs))
+
+        for run in token_runs(self.lengths[order], device):
+            in_halves(fill, order[run])
         store.filled = True
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
@@ -116,6 +121,21 @@ class PairScorer:
             "position_ids": batch.position_ids,
             "attention_mask": batch.attention_mask(config, dtype),
         }
+
+
+def in_halves(work: Callable[[Tensor], T], items: Tensor) -> list[T]:
+    """`[work(items)]`; where that does not fit in memory, the same for each half of `items`.
+
+    Raises:
+        torch.OutOfMemoryError: a single item does not fit.
+    """
+    try:
+        return [work(items)]
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    middle = len(items) // 2
+    return [*in_halves(work, items[:middle]), *in_halves(work, items[middle:])]
 
 
 def token_runs(lengths: Tensor, device: torch.device) -> Iterator[slice]:

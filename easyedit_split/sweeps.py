@@ -5,6 +5,7 @@ Losses are stored by example, so that curves, fits and intervals can be recomput
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -194,7 +195,7 @@ def _grid_losses(
 
     from . import distributed
     from .models import held_still
-    from .scoring import PairScorer, embedding_device, token_runs
+    from .scoring import PairScorer, embedding_device, in_halves, token_runs
 
     scorer = PairScorer(model, encoded, layer=artifact.site.layer)
     order = scorer.lengths.argsort().tolist()
@@ -208,14 +209,15 @@ def _grid_losses(
         _bar(len(cells), progress and distributed.rank() == 0) as bar,
     ):
         batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
+        score = functools.partial(_score, scorer, handle, strengths)
         start = saved.restore(losses, batches)
         bar(sum(map(len, batches[:start])))
         for first in range(start, len(batches), distributed.world()):
             group = batches[first : first + distributed.world()]  # one batch a process
             mine = group[distributed.shard()][:1]
-            found = _score(scorer, handle, mine[0], strengths) if mine else np.empty((2, 0))
+            parts = in_halves(score, mine[0]) if mine else [np.empty((2, 0))]
             part = torch.cat(group)
-            scored = distributed.gather(found, [len(b) for b in group])
+            scored = distributed.gather(np.concatenate(parts, axis=1), [len(b) for b in group])
             _check_finite(scored, grid[part[:, 0].numpy()], model)
             losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = scored
             if distributed.rank() == 0:
@@ -235,19 +237,13 @@ def _check_finite(losses: np.ndarray, strengths: np.ndarray, model: Any) -> None
         )
 
 
-def _score(scorer: Any, handle: Any, cells: Any, strengths: Any) -> np.ndarray:
-    """`(2, B)` losses of the cells (strength, pair); on out-of-memory in two halves."""
+def _score(scorer: Any, handle: Any, strengths: Any, cells: Any) -> np.ndarray:
+    """`(2, B)` losses of the cells (strength, pair)."""
     import torch
 
-    try:
-        handle.set_strength(strengths[cells[:, 0]])
-        found = scorer.losses(cells[:, 1], handle)
-        return torch.stack([found.matching, found.not_matching]).double().cpu().numpy()
-    except torch.OutOfMemoryError:
-        if len(cells) == 1:
-            raise
-    half = len(cells) // 2
-    return np.concatenate([_score(scorer, handle, part, strengths) for part in (cells[:half], cells[half:])], axis=1)
+    handle.set_strength(strengths[cells[:, 0]])
+    found = scorer.losses(cells[:, 1], handle)
+    return torch.stack([found.matching, found.not_matching]).double().cpu().numpy()
 
 
 def _bar(total: int, progress: bool) -> Any:

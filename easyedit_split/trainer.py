@@ -22,7 +22,7 @@ from .checkpoint import SECONDS_BETWEEN, Checkpoint
 from .config import TrainConfig
 from .deltas import LinearDelta, make_delta
 from .errors import TrainingError
-from .models import context_length, held_still, random_state_kept
+from .models import check_trainable, context_length, held_still, random_state_kept
 from .objectives import AnswerLosses, Objective, SplitObjective
 from .pairs import PreferencePair, pairs_hash
 from .plan import Draw, Plan, seed_of
@@ -61,12 +61,13 @@ def train(
         progress: show a progress bar.
 
     Raises:
-        SiteError, ConfigError, DataError: see `resolve_site`, `TrainConfig`, `Encoder.pairs`.
+        SiteError, ConfigError, DataError: see `resolve_site`, `TrainConfig`, `check_trainable`, `Encoder.pairs`.
         TrainingError: a loss or gradient that is not finite; its `artifact` is the change before that step.
     """
     objective, config = objective or SplitObjective(), config or TrainConfig()
     encoder = Encoder(tokenizer, chat, system_prompt)
     resolved = resolve_site(model, site)
+    check_trainable(model)
     generator = torch.Generator().manual_seed(config.seed)
     delta = make_delta(form, resolved.d_in, resolved.d_out, config.rank, generator)
     check_fit(delta, resolved)
@@ -86,6 +87,12 @@ def train(
             loop = _Loop(scorer, handle, delta, objective, config)
             saved = loop.checkpoint(checkpoint, artifact, checkpoint_seconds) if checkpoint else None
             loop.run(saved, artifact, progress)
+        except torch.OutOfMemoryError:
+            raise TrainingError(
+                f"a batch of {config.batch_size} pairs does not fit in memory: lower batch_size and raise "
+                "gradient_accumulation_steps instead",
+                artifact,
+            ) from None
         finally:
             delta.requires_grad_(False)
     return artifact

@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..deltas import FORMS
     from ..easyedit.shipped import hparams_path
     from ..generation import generate
+    from ..prefix import shared_prefixes
     from ..runs import report_run
 
     folder = Path(arguments.out)
@@ -57,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     pairs, test = data(first, "train_data"), data(first, "test_data")[:TEST_SWEPT]
     model, tokenizer = load(first)
     print(f"SPLIT on the demo model, task {arguments.task}: {len(pairs)} training pairs, {len(test)} test pairs\n")
-    forms = [_one_form(hp, model, tokenizer, pairs, test, arguments.task, folder) for hp in hps.values()]
+    with shared_prefixes():
+        forms = [_one_form(hp, model, tokenizer, pairs, test, arguments.task, folder) for hp in hps.values()]
     print("fitting the law, drawing intervals and figures")
     report = report_run(folder, BUDGET, title=f"SPLIT on the demo model, {arguments.task}")
     _print_curves(forms)

@@ -25,6 +25,7 @@ from ..generation import generate
 from ..locks import folder_lock
 from ..models import load_model
 from ..pairs import PreferencePair
+from ..prefix import shared_prefixes
 from ..sweeps import SweepTable, sweep
 from ..training import train_layer
 from .front import front_at_budgets
@@ -84,7 +85,8 @@ def run_cell(task: Task) -> dict[str, Any]:
         start = time.monotonic()
         result = read_result(task.result_file)
         if result is None or result["inputs"] != task.inputs:
-            result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured(task)}
+            with shared_prefixes():
+                result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured(task)}
             result["seconds"] = time.monotonic() - start
             _write(task, result)
             for leftover in task.folder.glob(_PROGRESS):

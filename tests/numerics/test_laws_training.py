@@ -330,3 +330,17 @@ def test_the_position_rule_is_trained_stored_and_applied(lend: Any, tokenizer: A
     artifact.save(tmp_path)
     assert SteeringArtifact.load(tmp_path).positions == artifact.positions
     assert not _same(artifact, _train(model, tokenizer))
+
+
+def test_a_batch_that_does_not_fit_is_one_sentence(lend: Any, tokenizer: Any) -> None:
+    model = lend("qwen2")
+
+    def full(module: Any, args: Any) -> None:
+        raise torch.OutOfMemoryError("too much")
+
+    hook = model.model.layers[3].register_forward_pre_hook(full)
+    try:
+        with pytest.raises(TrainingError, match="batch of 3 pairs does not fit in memory: lower batch_size"):
+            train(model, tokenizer, TEXT_PAIRS, site=Site(1), form="vector", config=TrainConfig(batch_size=3))
+    finally:
+        hook.remove()

@@ -17,6 +17,7 @@ from easyedit_split.errors import ConfigError, DataError
 from easyedit_split.head import token_losses
 from easyedit_split.layout import lay_out, row_length
 from easyedit_split.positions import Positions
+from easyedit_split.prefix import shared_prefixes
 from easyedit_split.scoring import PairLosses, PairScorer, sequence_nll
 from easyedit_split.sites import Site
 from easyedit_split.tokens import EncodedPair
@@ -161,6 +162,65 @@ def test_a_store_that_spills_to_disk_gives_the_same(lend: Any, monkeypatch: pyte
         assert torch.equal(_both(scorer.losses(ALL)), expected)
         assert torch.equal(_both(scorer.losses(ALL)), expected)
     assert scorer.store is not None and scorer.store._file is not None
+
+
+def _runs_of_block_0(model: Any) -> tuple[list[int], Any]:
+    rows: list[int] = []
+    return rows, model.model.layers[0].register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+
+
+def test_shared_prefixes_run_the_lower_blocks_once_for_all(lend: Any) -> None:
+    model, pairs = lend("qwen2"), encoded_pairs()
+    with torch.no_grad():
+        alone = _both(PairScorer(model, pairs, layer=2).losses(ALL))
+        others = _both(PairScorer(model, pairs[::-1], layer=2).losses(ALL))
+        rows, hook = _runs_of_block_0(model)
+        with shared_prefixes():
+            for _ in range(3):
+                assert torch.equal(_both(PairScorer(model, list(pairs), layer=2).losses(ALL)), alone)
+            assert sum(rows) == len(pairs)
+            assert torch.equal(_both(PairScorer(model, pairs[::-1], layer=2).losses(ALL)), others)
+            PairScorer(model, pairs, layer=3).losses(ALL)
+            assert sum(rows) == 3 * len(pairs)
+        PairScorer(model, pairs, layer=2).losses(ALL)
+        assert sum(rows) == 4 * len(pairs), "nothing is shared afterwards"
+        hook.remove()
+
+
+def test_shared_prefixes_give_up_the_oldest_for_memory(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pairs = lend("qwen2"), encoded_pairs()
+    rows, hook = _runs_of_block_0(model)
+    with torch.no_grad(), shared_prefixes():
+        first = PairScorer(model, pairs, layer=2)
+        first.losses(ALL)
+        assert first.store is not None
+        monkeypatch.setattr("easyedit_split.prefix.HOST_BYTES", int(1.5 * first.store.nbytes))
+        PairScorer(model, pairs, layer=3).losses(ALL)
+        PairScorer(model, pairs[:2], layer=3)  # room is made for what comes: the oldest goes, the younger stays
+        before = sum(rows)
+        PairScorer(model, pairs, layer=3).losses(ALL)
+        assert sum(rows) == before
+        PairScorer(model, pairs, layer=2).losses(ALL)
+        assert sum(rows) == before + len(pairs)
+    hook.remove()
+
+
+def test_filling_the_store_halves_what_does_not_fit(lend: Any) -> None:
+    model, pairs = lend("qwen2"), encoded_pairs()
+    rows: list[int] = []
+
+    def small(module: Any, args: Any) -> None:
+        rows.append(len(args[0]))
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("too much")
+
+    with torch.no_grad():
+        expected = _both(PairScorer(model, pairs, layer=2).losses(ALL))
+        hook = model.model.layers[0].register_forward_pre_hook(small)
+        found = _both(PairScorer(model, pairs, layer=2).losses(ALL))
+        hook.remove()
+    assert max(rows) > 2
+    assert_close(found, expected)
 
 
 @pytest.mark.parametrize("kind", MAIN)
