@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FitError
 from .logodds import Curve
-from .result import FitResult
+from .result import FitResult, within_neighbours
 from .uncertainty import free_directions, log_scaling
 
 Array = NDArray[np.float64]
@@ -74,7 +74,10 @@ def point_draws(fit: FitResult, curve: Curve, draws: Array, m: ArrayLike) -> Arr
     """``fit_draws``, bent through the points of each draw as ``FitResult.through_points`` bends the fit; (B, K)."""
     change = _changes(curve, draws)
     missed = fit.residual + change - change @ smoother(fit, fit.m).T
-    return fit_draws(fit, curve, draws, m) + missed @ fit.joining(m).T
+    at = np.unique(fit.m)
+    measured = (fit.predict(fit.m) + fit.residual + change) @ fit.joining(at).T
+    bent = fit_draws(fit, curve, draws, m) + missed @ fit.joining(m).T
+    return within_neighbours(bent, np.asarray(m, float), at, measured)
 
 
 def _changes(curve: Curve, draws: Array) -> Array:

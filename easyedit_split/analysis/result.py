@@ -91,9 +91,12 @@ class FitResult:
     def through_points(self, m: ArrayLike) -> Array:
         """The fitted curve plus the points' residuals joined by straight lines, so that it passes through the points.
 
-        What is read off it at a measured strength is what was measured there; between, the law gives the shape.
+        What is read off it at a measured strength is what was measured there. Between two of them the law gives the
+        shape, near the range of the two: a law that spikes or dives where nothing was measured is not believed.
         """
-        return self.predict(m) + self.joining(m) @ self.residual
+        at = np.unique(self.m)
+        measured = self.joining(at) @ (self.predict(self.m) + self.residual)
+        return within_neighbours(self.predict(m) + self.joining(m) @ self.residual, np.asarray(m, float), at, measured)
 
     def joining(self, m: ArrayLike) -> Array:
         """(K, M) matrix that joins values at the fitted points by straight lines and reads them at m (K,).
@@ -128,6 +131,23 @@ class FitResult:
         y = np.asarray(y, dtype=float)
         keep = np.isfinite(y)
         return r_squared(y[keep], self.predict(np.asarray(m, dtype=float)[keep]))
+
+
+def within_neighbours(values: Array, m: Array, at: Array, measured: Array) -> Array:
+    """`values` (..., K) at strengths `m` (K,), none far outside `measured` (..., U) at the two strengths of `at` (U,),
+    ascending, that it lies between.
+
+    Beyond the two by at most half the largest step of `measured` there or to the next strengths: enough for a smooth
+    peak between two strengths. Values beyond `at` stay.
+    """
+    step = np.abs(np.diff(measured, axis=-1))
+    near = np.pad(step, [(0, 0)] * (step.ndim - 1) + [(1, 1)])
+    largest = np.max([near[..., :-2], step, near[..., 2:]], axis=0)
+    right = np.searchsorted(at, m).clip(1, len(at) - 1)
+    ends = np.stack([measured[..., right - 1], measured[..., right]])
+    slack = largest[..., right - 1] / 2
+    bounded = np.clip(values, ends.min(axis=0) - slack, ends.max(axis=0) + slack)
+    return np.where((at[0] <= m) & (m <= at[-1]), bounded, values)
 
 
 def r_squared(y: Array, predicted: Array) -> float:

@@ -209,6 +209,20 @@ def test_predictions_pass_through_the_measured_points_so_that_a_coarse_fit_does_
     assert dipped.through_points(0.0) - dipped.through_points(found.m) <= 1.0 + 1e-9
 
 
+def test_a_law_that_spikes_where_nothing_was_measured_is_not_believed():
+    """A branch so narrow that the swept strengths miss it: the fit is perfect on them and absurd between them."""
+    util = fits()[1]
+    m, flat = M, np.full(len(M), 0.1) + 0.01 * M
+    branches = {f"{name}_{side}": value for side, at in (("plus", 0.05), ("minus", -0.05))
+                for name, value in (("m", at), ("L", 1e-6), ("p", 1.0))}  # fmt: skip
+    spiked = replace(analysis.fit_preference(m, flat), params={"alpha": 0.0, "beta": 50.0, "b": 0.0, **branches})
+    spiked = replace(spiked, residual=flat - spiked.predict(m))
+    assert spiked.predict(0.05) > 49
+    assert spiked.through_points(0.05) < 0.12
+    assert spiked.through_points(m) == pytest.approx(flat)
+    assert analysis.recommend_strength(spiked, util, max_utility_drop=50.0).m == pytest.approx(M[-1], abs=0.3)
+
+
 # Front
 
 
