@@ -81,7 +81,7 @@ class Handle:
         self.positions = positions
         self.dropout = 0.0
         self.ablate = False
-        self._rows = site.rows
+        self.site = site
         self._mask: Tensor | None = None
         self._fixed = False
         self._cast: dict[tuple[torch.device, torch.dtype], LinearDelta] = {}
@@ -146,33 +146,35 @@ class Handle:
             self._mask = mask_of_call(self.positions, args, kwargs)
 
     def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self.strength.is_zero and not self.ablate:
-            return None
         if isinstance(output, tuple):
-            return (self._steer(args[0], output[0]), *output[1:])
-        return self._steer(args[0], output)
+            return (self.steered(args[0], output[0]), *output[1:])
+        return self.steered(args[0], output)
 
-    def _steer(self, x: Tensor, out: Tensor) -> Tensor:
+    def steered(self, x: Tensor, out: Tensor) -> Tensor:
+        """`out` `(B, T, d_out)` with the change added, for site inputs `x` `(B, T, d_in)`; `out` is the site's output,
+        or a sum that it is part of."""
+        if self.strength.is_zero and not self.ablate:
+            return out
         if self.ablate:
             return self._select(out, self._ablated(out))
         delta = self._on(x)
         linear, bias = delta.linear_term(x), delta.bias_term()
         if bias is not None:
             bias = bias.to(out.dtype)
-        if self._rows is None and self._mask is None and self.dropout == 0.0:
+        if self.site.rows is None and self._mask is None and self.dropout == 0.0:
             return _add(_add(out, linear, self.strength.m1), bias, self.strength.m2)
-        change = torch.zeros_like(out if self._rows is None else out[..., : len(self._rows)])
+        change = torch.zeros_like(out if self.site.rows is None else out[..., : len(self.site.rows)])
         change = _add(_add(change, linear, self.strength.m1), bias, self.strength.m2)
         if self.dropout:
             change = F.dropout(change, self.dropout)
-        if self._rows is None:
+        if self.site.rows is None:
             return self._select(out, out + change)
-        return self._select(out, out.index_add(-1, self._rows.to(out.device), change))
+        return self._select(out, out.index_add(-1, self.site.rows.to(out.device), change))
 
     def _ablated(self, out: Tensor) -> Tensor:
-        if self._rows is None:
+        if self.site.rows is None:
             return ablate_direction(out, self.delta.bias_term())
-        rows = self._rows.to(out.device)
+        rows = self.site.rows.to(out.device)
         return out.index_copy(-1, rows, ablate_direction(out.index_select(-1, rows), self.delta.bias_term()))
 
     def _select(self, plain: Tensor, steered: Tensor) -> Tensor:

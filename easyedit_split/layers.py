@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .analysis import curves, preference_at_budget
-from .analysis.bootstrap import curve_draws, draw_counts
+from .analysis.front import BUDGETS, front_at_budgets, interval
 from .analysis.plots import save_figure
+from .analysis.recommend import nats
 from .errors import ConfigError, DataError
 from .estimators import diff_mean
 from .files import write_text
 from .pairs import PreferencePair
-from .reproduce.front import BUDGETS, interval
-from .reproduce.strength import sweep_factors
+from .reach import sweep_factors
 from .sites import decoder_layers
 from .sweeps import sweep
 
@@ -101,7 +100,7 @@ def write_layers(scores: Sequence[LayerScore], budget: float, folder: str | Path
     """Write `layers.csv`, `layers.png` and `layers.svg`; returns their paths."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["layer", "gain", "low", "high", *(f"gain at {b:g} nats" for b in BUDGETS), "reach"])
+    writer.writerow(["layer", "gain", "low", "high", *(f"gain at {nats(b)}" for b in BUDGETS), "reach"])
     writer.writerows([s.layer, s.gain, s.low, s.high, *s.gains, s.reach] for s in scores)
     path = write_text(Path(folder) / "layers.csv", out.getvalue())
     return [path, *save_figure(plot_layers(scores, budget), Path(folder) / "layers")]
@@ -123,17 +122,13 @@ def plot_layers(scores: Sequence[LayerScore], budget: float) -> Any:
     best = best_layer(scores)
     axes.plot([best.layer], [best.gain], "*", color="#D55E00", markersize=14)
     axes.set_xlabel("Layer")
-    axes.set_ylabel(f"Preference gained\nat {budget:g} nats of utility")
+    axes.set_ylabel(f"Preference gained\nat {nats(budget)} of utility")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
 def _score(layer: int, table: Any, budget: float) -> LayerScore:
-    preference, utility = curves(table)
-    counts = draw_counts(preference.values.shape[1], N_BOOT, 0)
-    pairs = zip(curve_draws(preference, counts), curve_draws(utility, counts), strict=True)
-    draws = np.array([preference_at_budget(preference.m, p, u, [budget])[0] for p, u in pairs])
-    gains = preference_at_budget(preference.m, preference.mean, utility.mean, [budget, *BUDGETS])
-    low, high = interval(draws)
-    reach = float(np.abs(preference.m).max())
-    return LayerScore(layer, float(gains[0]), low, high, tuple(map(float, gains[1:])), reach)
+    found = front_at_budgets(table, N_BOOT, [budget, *BUDGETS])
+    low, high = interval(np.array(found["draws"])[:, 0])
+    reach = float(np.abs(table.factors).max())
+    return LayerScore(layer, found["gain"][0], low, high, tuple(found["gain"][1:]), reach)

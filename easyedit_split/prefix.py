@@ -1,7 +1,8 @@
 """Everything below the steered layer is constant over epochs and strengths: compute it once, replay it.
 
-`PrefixStore` keeps the hidden states that enter decoder block `layer`, one run of the lower blocks a pair, on the
-model's device, in main memory or in a memory-mapped file, whichever holds them. `replay` runs the decoder with the
+`PrefixStore` keeps the hidden states that enter a decoder block, one run of the blocks below a pair, on the model's
+device, in main memory or in a memory-mapped file, whichever holds them. Where a change only adds to the output of its
+block (`adds_to_stream`), that block is one of those below. `replay` runs the decoder with the
 lower blocks standing in for themselves by returning those states. Under `shared_prefixes` the store of the same model,
 layer and pairs is the same for all who ask.
 """
@@ -17,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .sites import decoder, decoder_layers, hidden_size
+from .sites import ResolvedSite, decoder, decoder_layers, hidden_size, unwrap
 
 DEVICE_SHARE, HOST_BYTES = 0.25, 8 << 30
 _POOL: ContextVar[dict[Hashable, PrefixStore] | None] = ContextVar("pool", default=None)
 
 
 class _Reached(Exception):
-    """Raised by the capturing hook to skip the blocks above."""
+    """Raised by the hook on the last block that is stored, to skip those above."""
 
 
 class _Stand(nn.Module):
@@ -47,38 +48,38 @@ class _Stand(nn.Module):
 
 
 class PrefixStore:
-    """Hidden states entering block `layer` (from 1), `lengths[i]` positions for item i."""
+    """Hidden states entering block `layer` (from 1; their number: the last norm), `lengths[i]` positions for item i.
 
-    def __init__(self, model: Any, layer: int, lengths: Sequence[int]) -> None:
-        self.model, self.layer = model, layer
+    With `site`, a site of the block before, also that module's inputs: what a change adds to the states is made of
+    them (see `adds_to_stream`).
+    """
+
+    def __init__(self, model: Any, layer: int, lengths: Sequence[int], site: ResolvedSite | None = None) -> None:
+        self.model, self.layer, self.site = model, layer, site
         self.lengths = torch.tensor(lengths)
         self.starts = self.lengths.cumsum(0) - self.lengths
         self.filled = False
-        self._states: Tensor | None = None
+        self._flat: list[Tensor] = []
         self._as_tuple = False
         self._file: Any = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the states, once there are any."""
-        return 0 if self._states is None else self._states.numel() * self._states.element_size()
+        """Bytes of what is stored, once there is something."""
+        return sum(flat.numel() * flat.element_size() for flat in self._flat)
 
     def put(self, items: Tensor, run: Any) -> None:
-        """Store the states of `items` (indices): `run()` calls the decoder on their rows, in that order."""
-        captured: list[Tensor] = []
-        blocks = decoder_layers(self.model)
+        """Store what `items` (indices) need: `run()` calls the decoder on their rows, in that order."""
+        seen: list[Tensor] = []
 
-        def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            captured.append(args[0] if args else kwargs["hidden_states"])
+        def reached(module: nn.Module, args: Any, output: Any) -> None:
+            self._as_tuple = isinstance(output, tuple)
+            seen.insert(0, output[0] if self._as_tuple else output)
             raise _Reached
 
-        def shape_of_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._as_tuple = isinstance(output, tuple)
-
-        hooks = [
-            blocks[self.layer].register_forward_pre_hook(stop, with_kwargs=True),
-            blocks[self.layer - 1].register_forward_hook(shape_of_output),
-        ]
+        hooks = [decoder_layers(self.model)[self.layer - 1].register_forward_hook(reached)]
+        if self.site is not None:
+            hooks.append(self.site.module.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
         try:
             with torch.no_grad():
                 run()
@@ -87,21 +88,21 @@ class PrefixStore:
         finally:
             for hook in hooks:
                 hook.remove()
-        states = captured[0].detach()
-        flat = self._storage(states)
-        for row, item in enumerate(items.tolist()):
-            start, length = int(self.starts[item]), int(self.lengths[item])
-            flat[start : start + length] = states[row, :length].to(flat.device)
+        if not self._flat:
+            self._flat = [self._storage(tensor) for tensor in seen]
+        for flat, tensor in zip(self._flat, seen, strict=True):
+            for row, item in enumerate(items.tolist()):
+                start, length = int(self.starts[item]), int(self.lengths[item])
+                flat[start : start + length] = tensor[row, :length].to(flat.device)
 
-    def get(self, items: Tensor, width: int, device: torch.device) -> Tensor:
-        """States of `items`, `(len(items), width, d)`.
+    def get(self, items: Tensor, width: int, device: torch.device) -> list[Tensor]:
+        """States of `items`, `(len(items), width, d)`, and with `site` its inputs, `(len(items), width, d_in)`.
 
         Positions past an item's length hold other items' states, or zeros where those are not known yet: numbers in
         any case, because padding that is NaN would spread through attention in spite of the mask.
         """
-        assert self._states is not None
-        index = (self.starts[items][:, None] + torch.arange(width)).clamp_max_(len(self._states) - 1)
-        return self._states[index.to(self._states.device)].to(device)
+        index = (self.starts[items][:, None] + torch.arange(width)).clamp_max_(int(self.lengths.sum()) - 1)
+        return [flat[index.to(flat.device)].to(device) for flat in self._flat]
 
     @contextmanager
     def replay(self, states: Tensor) -> Iterator[None]:
@@ -118,18 +119,47 @@ class PrefixStore:
                 blocks[i] = block
 
     def _storage(self, like: Tensor) -> Tensor:
-        if self._states is None:
-            shape = (int(self.lengths.sum()), hidden_size(self.model))
-            needed = shape[0] * shape[1] * like.element_size()
-            if like.is_cuda and needed <= DEVICE_SHARE * torch.cuda.mem_get_info(like.device)[0]:
-                self._states = torch.zeros(shape, dtype=like.dtype, device=like.device)
-            elif needed <= HOST_BYTES:
-                self._states = torch.zeros(shape, dtype=like.dtype)
-            else:
-                self._file = tempfile.NamedTemporaryFile(prefix="easyedit_split_")  # noqa: SIM115
-                flat = torch.from_file(self._file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype)
-                self._states = flat.view(shape)
-        return self._states
+        shape = (int(self.lengths.sum()), like.shape[-1])
+        needed = shape[0] * shape[1] * like.element_size()
+        if like.is_cuda and needed <= memory_for(like.device):
+            return torch.zeros(shape, dtype=like.dtype, device=like.device)
+        if needed <= HOST_BYTES:
+            return torch.zeros(shape, dtype=like.dtype)
+        self._file = tempfile.NamedTemporaryFile(prefix="easyedit_split_")  # noqa: SIM115
+        flat = torch.from_file(self._file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype)
+        return flat.view(shape)
+
+
+def memory_for(device: torch.device) -> float:
+    """Bytes that a store may take of a device."""
+    return DEVICE_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else HOST_BYTES
+
+
+def adds_to_stream(model: Any, site: ResolvedSite) -> bool:
+    """Whether the site's block returns the site's output plus what does not depend on it, as where a feed-forward's
+    last map is added to the residual stream and no norm follows. A change can then be added to the block's output.
+
+    Measured, on two tokens: noise added at the site must come out as it went in.
+    """
+    if site.is_residual:
+        return True
+    if site.rows is not None or site.d_out != hidden_size(model):
+        return False
+    plain = _block_output(model, site.site.layer)
+    noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)).to(plain) * plain.std()
+    hook = site.module.register_forward_hook(lambda module, args, output: output + noise)
+    try:
+        moved = _block_output(model, site.site.layer)
+    finally:
+        hook.remove()
+    return bool((moved - plain - noise).float().norm() < 0.05 * noise.float().norm())
+
+
+def _block_output(model: Any, layer: int) -> Tensor:
+    store = PrefixStore(model, layer + 1, [2])
+    tokens = torch.tensor([[0, 1]], device=unwrap(model).get_input_embeddings().weight.device)
+    store.put(torch.tensor([0]), lambda: run_decoder(model, input_ids=tokens))
+    return store.get(torch.tensor([0]), 2, tokens.device)[0]
 
 
 @contextmanager
@@ -146,12 +176,14 @@ def shared_prefixes() -> Iterator[None]:
         _POOL.reset(token)
 
 
-def prefix_store(model: Any, layer: int, pairs: Hashable, lengths: Sequence[int]) -> PrefixStore:
+def prefix_store(
+    model: Any, layer: int, pairs: Hashable, lengths: Sequence[int], site: ResolvedSite | None = None
+) -> PrefixStore:
     """A store for `pairs`: a new one, or under `shared_prefixes` the one that another scorer of them uses."""
-    pool, key = _POOL.get(), (id(model), layer, pairs)
+    pool, key = _POOL.get(), (id(model), layer, site and site.site, pairs)
     if pool is None:
-        return PrefixStore(model, layer, lengths)
-    store = pool.pop(key, None) or PrefixStore(model, layer, lengths)
+        return PrefixStore(model, layer, lengths, site)
+    store = pool.pop(key, None) or PrefixStore(model, layer, lengths, site)
     while pool and store.nbytes + sum(other.nbytes for other in pool.values()) > HOST_BYTES:
         del pool[next(iter(pool))]
     pool[key] = store

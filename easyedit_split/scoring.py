@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attach import Handle
 from .errors import ConfigError, DataError
 from .head import Scratch, token_losses
 from .layout import Batch, lay_out, row_length
 from .models import held_still
-from .prefix import PrefixStore, prefix_store, run_decoder
+from .prefix import PrefixStore, adds_to_stream, memory_for, prefix_store, run_decoder
 from .sites import unwrap
 from .tokens import EncodedPair
 
@@ -52,6 +52,8 @@ class PairScorer:
         model: a Hugging Face causal language model.
         pairs: the encoded pairs; they are addressed by index from here on.
         layer: the steered layer; blocks below it run once a pair. None: no reuse.
+        change: what steers that layer in every call of `losses`. Where it only adds to its block's output, the block
+            runs once a pair, too. None: it is not known, or does more than that.
         packed: both answers in one row. None: yes, unless the attention implementation cannot take a prepared mask.
     """
 
@@ -61,14 +63,22 @@ class PairScorer:
         pairs: Sequence[EncodedPair],
         *,
         layer: int | None = None,
+        change: Handle | None = None,
         packed: bool | None = None,
     ) -> None:
         self.model, self.pairs = model, list(pairs)
         self.packed = takes_prepared_masks(model) if packed is None else packed
         rows = 1 if self.packed else 2
         lengths = [row_length(p, self.packed) for p in self.pairs for _ in range(rows)]
-        self.store = prefix_store(model, layer, (self.packed, *self.pairs), lengths) if layer else None
         self.lengths = torch.tensor(lengths[::rows])
+        self.store: PrefixStore | None = None
+        key = (self.packed, *self.pairs)
+        self._adds = change is not None and _can_be_added(model, change, sum(lengths))
+        if change is not None and self._adds:
+            site = change.site if change.delta.form != "vector" else None
+            self.store = prefix_store(model, change.site.site.layer + 1, key, lengths, site)
+        elif layer:
+            self.store = prefix_store(model, layer, key, lengths)
         self._scratch = Scratch()
 
     def losses(self, indices: Tensor, handle: Handle | None = None) -> PairLosses:
@@ -94,10 +104,16 @@ class PairScorer:
         if not self.store.filled:
             with handle.silenced() if handle else nullcontext():
                 self._fill(self.store)
-        items = row_items(indices, batch.rows_per_pair)
-        states = self.store.get(items, batch.tokens.shape[1], batch.tokens.device)
-        with self.store.replay(states), _steering(handle, batch):
-            return run_decoder(self.model, **self._inputs(batch))
+        items, width = row_items(indices, batch.rows_per_pair), batch.tokens.shape[1]
+        with _steering(handle, batch):
+            if self._adds:
+                assert handle is not None, "a scorer made for a change needs its handle"
+                states, *inputs = self.store.get(items, width, _device(handle.site.module))
+                states = handle.steered(inputs[0] if inputs else states, states)
+            else:
+                states = self.store.get(items, width, batch.tokens.device)[0]
+            with self.store.replay(states):
+                return run_decoder(self.model, **self._inputs(batch))
 
     def _fill(self, store: PrefixStore) -> None:
         """Run the lower blocks for every pair, in an order that does not depend on who asks first: rounding depends on
@@ -121,6 +137,19 @@ class PairScorer:
             "position_ids": batch.position_ids,
             "attention_mask": batch.attention_mask(config, dtype),
         }
+
+
+def _can_be_added(model: Any, change: Handle, positions: int) -> bool:
+    """Whether the change may be added to its block's stored output, and what that takes fits in memory."""
+    site = change.site
+    width = site.d_out + (0 if change.delta.form == "vector" else site.d_in)
+    needed = positions * width * unwrap(model).dtype.itemsize
+    with change.silenced(), torch.no_grad():
+        return needed <= memory_for(_device(site.module)) and adds_to_stream(model, site)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def in_halves(work: Callable[[Tensor], T], items: Tensor) -> list[T]:

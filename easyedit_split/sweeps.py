@@ -197,17 +197,17 @@ def _grid_losses(
     from .models import held_still
     from .scoring import PairScorer, embedding_device, in_halves, token_runs
 
-    scorer = PairScorer(model, encoded, layer=artifact.site.layer)
-    order = scorer.lengths.argsort().tolist()
-    cells = torch.tensor([(k, i) for i in order for k in range(len(grid))])
     losses = np.empty((2, len(grid), len(encoded)))
     strengths = torch.from_numpy(grid).float()
     with (
         held_still(model),
         artifact.attach(model, 0.0) as handle,
         torch.no_grad(),
-        _bar(len(cells), progress and distributed.rank() == 0) as bar,
+        _bar(losses[0].size, progress and distributed.rank() == 0) as bar,
     ):
+        scorer = PairScorer(model, encoded, layer=artifact.site.layer, change=handle)
+        order = scorer.lengths.argsort().tolist()
+        cells = torch.tensor([(k, i) for i in order for k in range(len(grid))])
         batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
         score = functools.partial(_score, scorer, handle, strengths)
         start = saved.restore(losses, batches)

@@ -20,7 +20,7 @@ from .artifact import SteeringArtifact, describe_model, versions
 from .attach import Handle, attach, check_fit
 from .checkpoint import SECONDS_BETWEEN, Checkpoint
 from .config import TrainConfig
-from .deltas import LinearDelta, make_delta
+from .deltas import make_delta
 from .errors import TrainingError
 from .models import check_trainable, context_length, held_still, random_state_kept
 from .objectives import AnswerLosses, Objective, SplitObjective
@@ -29,7 +29,7 @@ from .plan import Draw, Plan, seed_of
 from .positions import Positions
 from .scoring import PairLosses, PairScorer, joined
 from .sites import Site, resolve_site, unwrap
-from .tokens import Encoder
+from .tokens import EncodedPair, Encoder
 
 MAX_GRADIENT_NORM = 1.0
 # float16 gradients below 6e-8 vanish and above 65504 overflow: the largest scale that overflows nowhere is taken
@@ -77,14 +77,13 @@ def train(
         delta, site, positions, describe_model(model), _origin(pairs, objective, config, chat, system_prompt)
     )
     encoded = encoder.pairs(pairs, context_length(model))
-    scorer = PairScorer(model, encoded, layer=site.layer)
     with (
         held_still(model),
         random_state_kept(),
         attach(model, delta, resolved, 0.0, positions=positions) as handle,
     ):
         try:
-            loop = _Loop(scorer, handle, delta, objective, config)
+            loop = _Loop(model, encoded, handle, objective, config)
             saved = loop.checkpoint(checkpoint, artifact, checkpoint_seconds) if checkpoint else None
             loop.run(saved, artifact, progress)
         except torch.OutOfMemoryError:
@@ -101,18 +100,19 @@ def train(
 class _Loop:
     def __init__(
         self,
-        scorer: PairScorer,
+        model: Any,
+        encoded: Sequence[EncodedPair],
         handle: Handle,
-        delta: LinearDelta,
         objective: Objective,
         config: TrainConfig,
     ) -> None:
-        self.scorer, self.handle, self.delta = scorer, handle, delta
-        self.objective, self.config = objective, config
-        self.plan = Plan(len(scorer.pairs), config)
-        self.optimizer = torch.optim.AdamW(delta.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.handle, self.delta, self.objective, self.config = handle, handle.delta, objective, config
+        self.ablates = objective.ablates_negative_vectors and self.delta.form == "vector"
+        change = None if self.ablates else handle
+        self.scorer = PairScorer(model, encoded, layer=handle.site.site.layer, change=change)
+        self.plan = Plan(len(encoded), config)
+        self.optimizer = torch.optim.AdamW(self.delta.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.reference: PairLosses | None = None
-        self.ablates = objective.ablates_negative_vectors and delta.form == "vector"
 
     def checkpoint(self, path: str | Path, artifact: SteeringArtifact, seconds: float) -> Checkpoint:
         """The checkpoint file of this run."""

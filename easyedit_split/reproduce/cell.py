@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..analysis import transfer
+from ..analysis.front import front_at_budgets
 from ..artifact import SteeringArtifact, describe_model
 from ..config import Hyperparameters
 from ..errors import ConfigError, FitError
@@ -26,14 +27,14 @@ from ..locks import folder_lock
 from ..models import load_model
 from ..pairs import PreferencePair
 from ..prefix import shared_prefixes
+from ..reach import sweep_factors
 from ..sweeps import SweepTable, sweep
 from ..training import train_layer
-from .front import front_at_budgets
 from .grid import Cell
 from .judging import headline_score, judge_texts
 from .prepare import Prepared
 from .settings import GridSettings, metrics
-from .strength import Choice, choose, choose_by_grid, sweep_factors
+from .strength import Choice, choose, choose_by_grid
 
 _PROGRESS = ".*.progress"
 NO_CHANGE = Choice(0.0, "nothing is attached")

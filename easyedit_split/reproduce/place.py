@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from ..analysis.front import BUDGETS
+from ..analysis.recommend import nats
 from ..analysis.tables import Table
 from .aggregate import Key, Result, draws_over_seeds, gain, over_seeds, score
-from .front import BUDGETS
 from .settings import headline
 
 RIVALS = ("sft", "reps")
@@ -25,7 +26,7 @@ def place_table(groups: Mapping[Key, Sequence[Result]]) -> Table:
         trio = {name: groups[dataset, name, form] for name in ("split", *RIVALS)}
         for budget in BUDGETS:
             values = {name: gain(results, budget) for name, results in trio.items()}
-            rows.append(_row(dataset, form, f"front, {budget:g} nats", values, _share_ahead(trio, budget)))
+            rows.append(_row(dataset, form, f"front, {nats(budget)}", values, _share_ahead(trio, budget)))
         column = headline(dataset)
         values = {name: over_seeds(results, partial(score, column=column)) for name, results in trio.items()}
         rows.append(_row(dataset, form, column, values, None))

@@ -1,24 +1,18 @@
-"""Which strengths a change is swept at, and which one the score table uses: never chosen on test pairs."""
+"""Which strength the score table uses: never chosen on test pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..analysis import curves, fit_preference, fit_utility, recommend_strength
-from ..artifact import SteeringArtifact
+from ..analysis.recommend import nats
 from ..errors import FitError
-from ..pairs import PreferencePair
-from ..sweeps import SweepTable, sweep
+from ..sweeps import SweepTable
 
-REACH = 8.0
-PROBE_PAIRS = 8
 GRID_BUDGETS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-PROBES = tuple(2.0**k for k in range(-4, 10))
 
 
 @dataclass(frozen=True)
@@ -27,25 +21,6 @@ class Choice:
 
     m: float
     rule: str
-
-
-def sweep_factors(
-    model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, points: int
-) -> NDArray[np.float64]:
-    """Strengths to sweep: half of `points` on each side of 0, up to where mean utility has fallen by 8 nats.
-
-    A change has its own scale, so each is swept over its own range: the powers of two from 1/16 to 512 are tried on a
-    few held-out pairs, and the first past the limit ends that side.
-    """
-    probes = np.array([-m for m in reversed(PROBES)] + [0.0, *PROBES])
-    table = sweep(model, tokenizer, list(pairs)[:PROBE_PAIRS], artifact, probes, "sum")
-    utility = np.nanmean(table.utility(), axis=1)
-    drop = utility[len(PROBES)] - utility
-    positive, negative = drop[len(PROBES) + 1 :], drop[: len(PROBES)][::-1]
-    half = points // 2
-    reach = [next((m for m, d in zip(PROBES, side, strict=True) if d > REACH), PROBES[-1]) for side in
-             (positive, negative)]  # fmt: skip
-    return np.concatenate([np.linspace(-reach[1], 0, half, endpoint=False), np.linspace(0, reach[0], half + 1)])
 
 
 def choose(table: SweepTable, budget: float) -> Choice:
@@ -89,11 +64,11 @@ def _choices(table: SweepTable, budgets: Sequence[float]) -> list[Choice]:
     choices = []
     for budget, recommended in zip(budgets, found, strict=True):
         if recommended and recommended.reliable and recommended.m is not None:
-            rule = f"recommended m for {budget:g} nats of utility on {n} held-out training pairs"
+            rule = f"recommended m for {nats(budget)} of utility on {n} held-out training pairs"
             choices.append(Choice(recommended.m, rule))
             continue
         within = np.where(drop <= budget, preference.mean, -np.inf)
-        rule = f"best swept m within {budget:g} nats of utility on {n} held-out training pairs (no good fit)"
+        rule = f"best swept m within {nats(budget)} of utility on {n} held-out training pairs (no good fit)"
         choices.append(Choice(float(preference.m[int(np.argmax(within))]), rule))
     return choices
 

@@ -10,6 +10,8 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..analysis.front import BUDGETS
+from ..analysis.recommend import nats
 from ..analysis.tables import Table
 from .aggregate import (
     FIT_COLUMNS,
@@ -23,7 +25,6 @@ from .aggregate import (
     score,
     score_columns,
 )
-from .front import BUDGETS
 from .paper import PAPER
 
 Row = tuple[str, str]  # method, form
@@ -125,7 +126,7 @@ def score_tables(groups: Mapping[Key, Sequence[Result]], model: str) -> list[Sco
     """Tables 2, 3, the front beside Table 3, 5, 6, and the measures without a judge."""
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in groups))
     scores = tuple((d, c) for d in datasets for c in score_columns(d))
-    budgets = tuple((d, f"{b:g} nats") for d in datasets for b in BUDGETS)
+    budgets = tuple((d, nats(b)) for d in datasets for b in BUDGETS)
     return [
         _table("table2", "Scores of the baselines at the chosen strength (Table 2)", scores, _score, groups, model,
                keep=lambda method: method in BASELINES),

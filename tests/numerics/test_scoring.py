@@ -12,14 +12,14 @@ from laws import assert_close, encoded_pairs, noisy
 from tiny import ARCHITECTURES, MAIN, random_delta, tiny_model
 
 from easyedit_split.attach import attach
-from easyedit_split.deltas import make_delta
-from easyedit_split.errors import ConfigError, DataError
+from easyedit_split.deltas import FORMS, make_delta
+from easyedit_split.errors import ConfigError, DataError, SiteError
 from easyedit_split.head import token_losses
 from easyedit_split.layout import lay_out, row_length
 from easyedit_split.positions import Positions
-from easyedit_split.prefix import shared_prefixes
+from easyedit_split.prefix import adds_to_stream, shared_prefixes
 from easyedit_split.scoring import PairLosses, PairScorer, sequence_nll
-from easyedit_split.sites import Site
+from easyedit_split.sites import Site, resolve_site
 from easyedit_split.tokens import EncodedPair
 
 RULES = [Positions("all"), Positions("answer"), Positions("after_prefix", 3)]
@@ -135,6 +135,88 @@ def test_any_order_with_repeats_and_partial_knowledge(lend: Any, kind: str) -> N
         scorer = PairScorer(model, pairs, layer=3)
         for indices in ([3], [1, 3, 3], [4, 0, 1, 2], [2, 2, 2, 2, 2, 0]):
             assert_close(_both(scorer.losses(torch.tensor(indices))), expected[indices])
+
+
+# What a change adds to its block
+
+
+NORMED = ("gemma2", "gemma3_text")  # a norm follows the feed-forward
+PARALLEL = ("gpt_neox",)  # attention and feed-forward are both added to the block's input
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "component", ["residual", "mlp.down_proj", "mlp.up_proj", "self_attn.o_proj", "self_attn.v_proj"]
+)
+def test_which_sites_only_add_to_their_block(lend: Any, kind: str, component: str) -> None:
+    model = lend(kind)
+    try:
+        site = resolve_site(model, Site(1, component))
+    except SiteError:
+        assert component == "mlp.up_proj" and kind in ("gpt2", "gpt_neox")
+        return
+    expected = {"residual": True, "mlp.down_proj": kind not in NORMED, "self_attn.o_proj": kind in PARALLEL}
+    with torch.no_grad():
+        assert adds_to_stream(model, site) is expected.get(component, False)
+
+
+def test_a_block_that_scales_what_it_adds_is_found_out(lend: Any) -> None:
+    """As architectures with a residual multiplier do: the change must then run through the block."""
+    model, pairs = lend("llama"), encoded_pairs()
+    hook = model.model.layers[2].mlp.register_forward_hook(lambda module, args, output: 0.2 * output)
+    with noisy(model, layer=2).attach(model, 1.5) as handle, torch.no_grad():
+        assert not adds_to_stream(model, handle.site)
+        expected = _both(PairScorer(model, pairs).losses(ALL, handle))
+        assert_close(_both(PairScorer(model, pairs, layer=2, change=handle).losses(ALL, handle)), expected)
+    hook.remove()
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_adding_to_the_stored_block_is_running_it(lend: Any, kind: str, form: str, layer: int) -> None:
+    """Losses and gradients, at one strength a pair, by every rule; layer 3 is the last."""
+    model, pairs = lend(kind), encoded_pairs()
+    for rule in RULES:
+        with noisy(model, form, layer=layer, positions=rule).attach(model, 0.0) as handle:
+            handle.set_strength(
+                m1=torch.tensor([1.5, -1.0, 0.0, 0.5, 3.0]), m2=torch.tensor([0.5, 1.0, 0.0, -2.0, 1.0])
+            )
+            handle.delta.requires_grad_(True)
+            found = []
+            for change in (None, handle):
+                scorer = PairScorer(model, pairs, layer=layer, change=change)
+                losses = scorer.losses(ALL, handle)
+                handle.delta.zero_grad()
+                losses.matching.sum().backward()
+                found.append([_both(losses), *(p.grad.clone() for p in handle.delta.parameters())])
+            handle.delta.requires_grad_(False)
+        for run, added in zip(*found, strict=True):
+            torch.testing.assert_close(added, run, rtol=1e-4, atol=1e-4 * float(run.abs().max()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_that_is_added_to_runs_once_a_pair(lend: Any, form: str) -> None:
+    model, pairs = lend("qwen2"), encoded_pairs()
+    with noisy(model, form, layer=2).attach(model, 1.0) as handle, torch.no_grad():
+        scorer = PairScorer(model, pairs, layer=2, change=handle)
+        ran: list[int] = []
+        hook = model.model.layers[2].register_forward_hook(lambda module, args, output: ran.append(len(args[0])))
+        for m in (1.0, 2.0, -3.0):
+            handle.set_strength(m)
+            scorer.losses(ALL, handle)
+        hook.remove()
+    assert sum(ran) == len(pairs)
+    assert scorer.store is not None and len(scorer.store._flat) == (1 if form == "vector" else 2)
+
+
+def test_inputs_that_do_not_fit_in_memory_are_not_stored(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pairs = lend("qwen2"), encoded_pairs()
+    monkeypatch.setattr("easyedit_split.prefix.HOST_BYTES", 0)
+    with noisy(model, layer=2).attach(model, 1.0) as handle, torch.no_grad():
+        scorer = PairScorer(model, pairs, layer=2, change=handle)
+        assert_close(_both(scorer.losses(ALL, handle)), _both(PairScorer(model, pairs).losses(ALL, handle)))
+    assert scorer.store is not None and scorer.store.layer == 2
 
 
 def test_unknown_neighbours_of_the_store_cannot_spread(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:

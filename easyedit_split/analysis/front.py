@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis import curves, preference_at_budget
-from ..analysis.bootstrap import curve_draws, draw_counts
 from ..sweeps import SweepTable
+from .bootstrap import curve_draws, draw_counts
+from .logodds import curves
+from .pareto import preference_at_budget
 
 BUDGETS = (0.5, 1.0, 2.0, 4.0)
 LEVEL = 95.0
 
 
-def front_at_budgets(table: SweepTable, n_boot: int, seed: int = 0) -> dict[str, Any]:
-    """Highest measured gain in preference at each of `BUDGETS` nats: `gain` (K,), and `draws` (n_boot, K).
+def front_at_budgets(
+    table: SweepTable, n_boot: int, budgets: Sequence[float] = BUDGETS, seed: int = 0
+) -> dict[str, Any]:
+    """Highest measured gain in preference at each of `budgets` nats: `gain` (K,), and `draws` (n_boot, K).
 
     Draws take the same examples in every cell with as many test pairs, so that methods can be compared draw by draw
     and averages over seeds have honest intervals.
@@ -24,9 +28,9 @@ def front_at_budgets(table: SweepTable, n_boot: int, seed: int = 0) -> dict[str,
     preference, utility = curves(table)
     counts = draw_counts(preference.values.shape[1], n_boot, seed)
     pairs = zip(curve_draws(preference, counts), curve_draws(utility, counts), strict=True)
-    draws = np.array([preference_at_budget(preference.m, p, u, BUDGETS) for p, u in pairs])
-    gain = preference_at_budget(preference.m, preference.mean, utility.mean, BUDGETS)
-    return {"budgets": list(BUDGETS), "gain": gain.tolist(), "draws": np.round(draws, 4).tolist()}
+    draws = np.array([preference_at_budget(preference.m, p, u, budgets) for p, u in pairs])
+    gain = preference_at_budget(preference.m, preference.mean, utility.mean, budgets)
+    return {"budgets": list(budgets), "gain": gain.tolist(), "draws": np.round(draws, 4).tolist()}
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
