@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .analysis.front import BUDGETS, front_at_budgets, interval
+from .analysis.budgets import BUDGETS, front_at_budgets, interval
 from .analysis.plots import save_figure
 from .analysis.recommend import nats
 from .errors import ConfigError, DataError

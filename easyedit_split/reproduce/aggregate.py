@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.front import BUDGETS, interval
+from ..analysis.budgets import BUDGETS, interval
 from .settings import AXBENCH_RUBRICS, metrics
 
 Result = Mapping[str, Any]

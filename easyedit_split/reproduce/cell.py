@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..analysis import transfer
-from ..analysis.front import front_at_budgets
+from ..analysis.budgets import front_at_budgets
 from ..artifact import SteeringArtifact, describe_model
 from ..config import Hyperparameters
 from ..errors import ConfigError, FitError

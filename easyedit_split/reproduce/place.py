@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ..analysis.front import BUDGETS
+from ..analysis.budgets import BUDGETS
 from ..analysis.recommend import nats
 from ..analysis.tables import Table
 from .aggregate import Key, Result, draws_over_seeds, gain, over_seeds, score

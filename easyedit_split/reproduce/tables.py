@@ -10,7 +10,7 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..analysis.front import BUDGETS
+from ..analysis.budgets import BUDGETS
 from ..analysis.recommend import nats
 from ..analysis.tables import Table
 from .aggregate import (

@@ -20,7 +20,6 @@ from easyedit_split.deltas import make_delta
 from easyedit_split.errors import SteeringError, TrainingError
 from easyedit_split.models import held_still
 from easyedit_split.objectives import AnswerLosses, RepsObjective, SftObjective, SplitObjective
-from easyedit_split.scoring import PairScorer
 from easyedit_split.sites import Site, resolve_site
 from easyedit_split.sweeps import sweep
 from easyedit_split.tokens import Encoder
@@ -132,9 +131,9 @@ def _gradient(dtype: torch.dtype, scales: tuple[float, ...], loudness: float, mo
     delta = random_delta(make_delta("local_weight", resolved.d_in, resolved.d_out), 0.02).requires_grad_(True)
     monkeypatch.setattr(trainer_module, "FP16_LOSS_SCALES", scales)
     monkeypatch.setattr(trainer_module, "MAX_GRADIENT_NORM", 1e9)
-    scorer = PairScorer(model, Encoder(tiny_tokenizer()).pairs(TEXT_PAIRS), layer=1)
+    encoded = Encoder(tiny_tokenizer()).pairs(TEXT_PAIRS)
     with held_still(model), attach(model, delta, resolved, 0.0) as handle:
-        loop = trainer_module._Loop(scorer, handle, delta, SplitObjective(), TrainConfig())
+        loop = trainer_module._Loop(model, encoded, handle, SplitObjective(), TrainConfig())
         monkeypatch.setattr(loop.optimizer, "step", lambda: None)
         loop._step(0, None)  # type: ignore[arg-type]
     return torch.cat([p.grad.flatten() for p in delta.parameters()]).double()  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from easyedit_split.analysis.front import BUDGETS, front_at_budgets
+from easyedit_split.analysis.budgets import BUDGETS, front_at_budgets
 from easyedit_split.reproduce import tables as tables_module
 from easyedit_split.reproduce.aggregate import gain, grouped, over_seeds
 from easyedit_split.reproduce.place import place_sentence, place_table
