@@ -19,9 +19,10 @@ from typing import Any
 
 from common import Shape, count, machine, make_tokenizer, table
 
-# deciles (10% to 90%): a question of two or three sentences with its template, and two short answers
-PROMPTS = (62, 70, 77, 83, 89, 96, 104, 115, 133)
-ANSWERS = (14, 20, 25, 30, 36, 42, 49, 58, 74)
+# deciles (10% to 90%) over the 642 pairs of PowerSeeking's train.csv, in words and marks, long words counted twice;
+# 20 tokens of template are added to a prompt, and the end token to an answer
+PROMPTS = (42, 50, 56, 62, 67, 73, 79, 90, 104)
+ANSWERS = (11, 13, 17, 18, 20, 23, 26, 31, 40)
 SHAPES = {
     "qwen": Shape("Qwen2.5-7B", 28, 3584, 18944, 28, 4, 152064, layer=14, batch=8),
     "gemma": Shape("Gemma-2-9B", 42, 3584, 14336, 16, 8, 256000, layer=20, batch=8),

@@ -146,6 +146,8 @@ class Handle:
             self._mask = mask_of_call(self.positions, args, kwargs)
 
     def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self.strength.is_zero and not self.ablate:
+            return None
         if isinstance(output, tuple):
             return (self.steered(args[0], output[0]), *output[1:])
         return self.steered(args[0], output)

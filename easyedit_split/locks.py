@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -13,6 +14,7 @@ from .errors import ArtifactError
 
 _NAME = ".lock"
 _LOOK_EVERY = 0.05  # seconds
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # a file system without locks, as some shared ones
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # see `files.write_atomically`
 
 
@@ -53,8 +55,12 @@ def _locked(path: Path, wait: bool) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return descriptor
             os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise
             if wait:
                 time.sleep(_LOOK_EVERY)
                 continue

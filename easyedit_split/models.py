@@ -98,15 +98,18 @@ def held_still(model: Any) -> Iterator[None]:
             parameter.requires_grad_(needed)
 
 
-def check_trainable(model: Any) -> None:
-    """Raise `ConfigError` where no gradient can pass the model's layers.
+def check_trainable(model: Any, layer: int) -> None:
+    """Raise `ConfigError` where no gradient can pass the model's blocks from `layer` up.
 
     bitsandbytes repacks 4-bit weights in place for processors that multiply bfloat16, and what it computes with them
     from then on has no gradient.
     """
-    for name, module in model.named_modules():
+    from .sites import decoder_layers
+
+    blocks = decoder_layers(model)[layer:]
+    for module in (m for block in blocks for m in block.modules()):
         if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
             raise ConfigError(
-                f"{name} holds 4-bit weights on the processor, where bitsandbytes gives no gradient: "
-                "train on a GPU, or load the model in 8 bits"
+                f"blocks from layer {layer} up hold 4-bit weights on the processor, where bitsandbytes gives no "
+                "gradient: train on a GPU, or load the model in 8 bits"
             )

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .attach import Handle
 from .errors import ConfigError, DataError
@@ -108,10 +108,10 @@ class PairScorer:
         with _steering(handle, batch):
             if self._adds:
                 assert handle is not None, "a scorer made for a change needs its handle"
-                states, *inputs = self.store.get(items, width, _device(handle.site.module))
+                states, *inputs = self.store.get(items, width)
                 states = handle.steered(inputs[0] if inputs else states, states)
             else:
-                states = self.store.get(items, width, batch.tokens.device)[0]
+                states = self.store.get(items, width)[0]
             with self.store.replay(states):
                 return run_decoder(self.model, **self._inputs(batch))
 
@@ -145,11 +145,7 @@ def _can_be_added(model: Any, change: Handle, positions: int) -> bool:
     width = site.d_out + (0 if change.delta.form == "vector" else site.d_in)
     needed = positions * width * unwrap(model).dtype.itemsize
     with change.silenced(), torch.no_grad():
-        return needed <= memory_for(_device(site.module)) and adds_to_stream(model, site)
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+        return needed <= memory_for(embedding_device(model)) and adds_to_stream(model, site)
 
 
 def in_halves(work: Callable[[Tensor], T], items: Tensor) -> list[T]:
@@ -169,7 +165,7 @@ def in_halves(work: Callable[[Tensor], T], items: Tensor) -> list[T]:
 
 def token_runs(lengths: Tensor, device: torch.device) -> Iterator[slice]:
     """Ascending row `lengths`, cut in runs of about as many tokens (padding included) as `device` works well with."""
-    budget = 2048 if device.type == "cpu" else 65536
+    budget = 1024 if device.type == "cpu" else 65536
     start = 0
     while start < len(lengths):
         size = max(1, budget // int(lengths[start]))

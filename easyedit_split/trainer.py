@@ -67,7 +67,7 @@ def train(
     objective, config = objective or SplitObjective(), config or TrainConfig()
     encoder = Encoder(tokenizer, chat, system_prompt)
     resolved = resolve_site(model, site)
-    check_trainable(model)
+    check_trainable(model, site.layer)
     generator = torch.Generator().manual_seed(config.seed)
     delta = make_delta(form, resolved.d_in, resolved.d_out, config.rank, generator)
     check_fit(delta, resolved)

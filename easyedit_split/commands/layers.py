@@ -6,6 +6,8 @@ import argparse
 
 from .common import data, hparams_options, load, output_dir, print_table, settings
 
+TOO_LITTLE = 0.5  # nats of preference; DiffMean vectors that gain less say nothing about a layer
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, default=1.0, metavar="NATS", help="utility to spend (default 1)")
@@ -30,5 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [[s.layer, s.gain, f"[{s.low:.2f}, {s.high:.2f}]", s.reach, "best" if s is best else ""] for s in scores]
     print_table(heads, rows)
     written = write_layers(scores, arguments.budget, folder)
+    if best.gain < TOO_LITTLE:
+        print(f"note: no layer gains {nats(TOO_LITTLE)}, so DiffMean cannot rank them here: train a few layers instead")
     print(f"layer {best.layer}: set layers=[{best.layer}] -> {', '.join(map(str, written))}")
     return 0

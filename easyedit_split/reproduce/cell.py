@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ import numpy as np
 
 from ..analysis import transfer
 from ..analysis.budgets import front_at_budgets
-from ..artifact import SteeringArtifact, describe_model
+from ..artifact import SteeringArtifact, describe_model, versions
 from ..config import Hyperparameters
-from ..errors import ConfigError, FitError
+from ..errors import ArtifactError, ConfigError, FitError
 from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
 from ..evaluation.perplexity import perplexity
 from ..evaluation.text import text_measures
@@ -36,7 +37,6 @@ from .prepare import Prepared
 from .settings import GridSettings, metrics
 from .strength import Choice, choose, choose_by_grid
 
-_PROGRESS = ".*.progress"
 NO_CHANGE = Choice(0.0, "nothing is attached")
 
 
@@ -59,8 +59,9 @@ class Task:
         return self.folder / "result.json"
 
     def progress_file(self, stage: str) -> Path:
-        """Where a stage keeps its progress; other inputs have another file."""
-        return self.folder / f".{stage}-{self.inputs[:16]}.progress"
+        """Where a stage keeps its progress; other inputs, versions or devices have another file."""
+        run = [self.inputs, versions(), self.settings.device, self.settings.device_map]
+        return self.folder / f".{stage}-{hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16]}.progress"
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -86,17 +87,30 @@ def run_cell(task: Task) -> dict[str, Any]:
         start = time.monotonic()
         result = read_result(task.result_file)
         if result is None or result["inputs"] != task.inputs:
-            with shared_prefixes():
-                result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured(task)}
+            result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured_in_two_goes(task)}
             result["seconds"] = time.monotonic() - start
             _write(task, result)
-            for leftover in task.folder.glob(_PROGRESS):
-                leftover.unlink()
+        _drop_progress(task)
         judged = judge_texts(task.settings, task.cell, task.data, result)
         if result.get("judge") != judged:
             result["judge"] = judged
             _write(task, result)
     return result
+
+
+def _measured_in_two_goes(task: Task) -> dict[str, Any]:
+    """With what an earlier run had begun; where that is broken, from the start."""
+    with shared_prefixes():
+        try:
+            return _measured(task)
+        except ArtifactError:
+            _drop_progress(task)
+            return _measured(task)
+
+
+def _drop_progress(task: Task) -> None:
+    for leftover in task.folder.glob(".*.progress"):
+        leftover.unlink()
 
 
 def _write(task: Task, result: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 A cell needs one processor, and one GPU where the grid's device is CUDA. It is computed in a temporary folder of
 whichever node takes it and its files travel back, so that nodes share no disk; they need this package and the model. A
-cell whose node or process dies is run again elsewhere. Judging stays with the driver, where the keys are.
+cell whose node or process dies is run again elsewhere. Judging by an endpoint stays with the driver, where the keys are.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import ConfigError, SteeringError
 from ..files import write_atomically, write_text
 from .cell import Task, run_cell
+from .judging import judge_of, judged_offline
 
 RETRIES = 3
 Answer = tuple[str, dict[str, bytes]]
@@ -28,8 +29,15 @@ def finished_on_ray(tasks: Sequence[Task], address: str | None = None) -> Iterat
     wrong or an empty text.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at `address`.
+        ConfigError: Ray is not installed, there is no cluster at `address`, or a cell's strength would be chosen by a
+            judge whose keys the nodes do not have.
     """
+    for task in tasks:
+        settings, dataset = task.settings, task.cell.dataset
+        if settings.strength == "grid" and not judged_offline(settings, dataset) and judge_of(settings, dataset):
+            raise ConfigError(
+                f"strength=grid asks an endpoint about {dataset}, whose keys stay here: use --engine local"
+            )
     try:
         import ray
     except ImportError:
@@ -67,7 +75,8 @@ def compute(task: Task, hparams: bytes, kept: bytes) -> Answer:
             path.parent.mkdir()
             path.write_bytes(hparams)
             cell = replace(cell, hparams=str(path))
-        here = replace(task, cell=cell, settings=replace(task.settings, output_dir=str(folder), judge="none"))
+        judge = "demo" if judged_offline(task.settings, cell.dataset) else "none"
+        here = replace(task, cell=cell, settings=replace(task.settings, output_dir=str(folder), judge=judge))
         if kept:
             here.folder.mkdir(parents=True)
             here.result_file.write_bytes(kept)

@@ -14,7 +14,7 @@ from ..config import Hyperparameters
 from ..errors import ConfigError
 from ..hyperfiles import load_hparams
 from ..pairs import pairs_hash
-from .judging import judge_of, judged_hash
+from .judging import judge_of, judged_hash, rubrics_of
 from .prepare import Prepared
 from .settings import GridSettings
 
@@ -117,6 +117,7 @@ def inputs_hash(
         "settings": {k: getattr(settings, k) for k in _SHARED}, "model": fingerprint,
         "data": [pairs_hash(part) for part in (data.train, data.held_out, data.test)],
     }  # fmt: skip
-    if settings.strength == "grid":  # then the judge decides at which strength the cell is measured
-        parts["judge"] = judged_hash(judge_of(settings, cell.dataset), cell.dataset, [])
+    judge = judge_of(settings, cell.dataset)
+    if hp and settings.strength == "grid" and rubrics_of(judge, cell.dataset):  # it decides on the strength
+        parts["judge"] = judged_hash(judge, cell.dataset, [])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

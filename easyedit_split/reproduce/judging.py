@@ -32,7 +32,7 @@ def judge_of(settings: GridSettings, dataset: str) -> Judge | None:
 
     if settings.judge == "none":
         return None
-    if dataset in TASKS and settings.judge in ("auto", "demo"):
+    if judged_offline(settings, dataset):
         return DemoJudge(dataset)
     if settings.judge == "demo":
         raise ConfigError(f"judge=demo knows {', '.join(TASKS)} but not {dataset!r}: use judge=auto")
@@ -42,6 +42,11 @@ def judge_of(settings: GridSettings, dataset: str) -> Judge | None:
             raise ConfigError("judge=api needs a key: set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint)")
         return None
     return ApiJudge(endpoint, settings.output / "judge-replies.jsonl")
+
+
+def judged_offline(settings: GridSettings, dataset: str) -> bool:
+    """Whether the micro-world's grammar judges this data set: it needs no key and answers at once."""
+    return dataset in TASKS and settings.judge in ("auto", "demo")
 
 
 def rubrics_of(judge: Judge | None, dataset: str) -> list[str]:

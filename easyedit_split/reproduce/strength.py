@@ -42,11 +42,13 @@ def choose_by_grid(table: SweepTable, score: Callable[[float], float | None], bu
         score: the mean score of the texts at a strength; None without a judge.
     """
     tried = sorted({choice.m for choice in _choices(table, GRID_BUDGETS)}, key=abs)
-    scores = [score(m) for m in tried]
-    known = [s for s in scores if s is not None]
-    if len(known) < len(scores):
-        return choose(table, budget)
-    best = [m for m, s in zip(tried, scores, strict=True) if s == max(known)]
+    scores = []
+    for m in tried:
+        found = score(m)
+        if found is None:
+            return choose(table, budget)
+        scores.append(found)
+    best = [m for m, s in zip(tried, scores, strict=True) if s == max(scores)]
     n = len(table.tokens_pos)
     rule = f"best score of texts for {n} held-out training questions, of the m for {_listed(GRID_BUDGETS)} nats"
     return Choice(best[len(best) // 2], rule)

@@ -90,6 +90,20 @@ def test_a_cell_killed_after_training_does_not_train_again(tmp_path: Path, monke
     assert not list(task.folder.glob(".*"))
 
 
+def test_progress_that_cannot_be_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell_module.cached_model.cache_clear()
+    (task,) = plan(settings(small_grid(tmp_path)), ["pairs-0/split_vector/s0"]).tasks
+    whole = run_cell(task)
+    shutil.rmtree(task.folder)
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr(cell_module, "choose", _interrupted)
+        run_cell(task)
+    for path in task.folder.glob(".*.progress"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert {**run_cell(task), "seconds": 0} == {**whole, "seconds": 0}
+    assert not list(task.folder.glob(".*"))
+
+
 def _interrupted(*arguments: Any) -> None:
     raise KeyboardInterrupt
 

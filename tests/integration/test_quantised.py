@@ -75,7 +75,7 @@ def test_attaching_adds_the_change_to_the_output_of_the_layer(model: Any, form: 
 def test_training_lowers_the_loss_and_leaves_the_model_alone(model: Any, form: str) -> None:
     plain, tokenizer = _logits(model), tiny_tokenizer()
     if getattr(model.model.layers[1].mlp.down_proj, "support_avx512bf16_for_cpu", False):
-        with pytest.raises(ConfigError, match="4-bit weights on the processor"):
+        with pytest.raises(ConfigError, match="hold 4-bit weights on the processor"):
             train(model, tokenizer, PAIRS, site=SITE, form=form)
         return
     config = TrainConfig(n_epochs=6, batch_size=3, lr=0.05 if form == "vector" else 0.01, rank=4)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from laws import assert_close, encoded_pairs, noisy
 from tiny import ARCHITECTURES, MAIN, random_delta, tiny_model
 
-from easyedit_split.attach import attach
+from easyedit_split.attach import ablate_direction, attach
 from easyedit_split.deltas import FORMS, make_delta
 from easyedit_split.errors import ConfigError, DataError, SiteError
 from easyedit_split.head import token_losses
@@ -141,7 +141,6 @@ def test_any_order_with_repeats_and_partial_knowledge(lend: Any, kind: str) -> N
 
 
 NORMED = ("gemma2", "gemma3_text")  # a norm follows the feed-forward
-PARALLEL = ("gpt_neox",)  # attention and feed-forward are both added to the block's input
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -155,9 +154,33 @@ def test_which_sites_only_add_to_their_block(lend: Any, kind: str, component: st
     except SiteError:
         assert component == "mlp.up_proj" and kind in ("gpt2", "gpt_neox")
         return
-    expected = {"residual": True, "mlp.down_proj": kind not in NORMED, "self_attn.o_proj": kind in PARALLEL}
+    expected = {"residual": True, "mlp.down_proj": kind not in NORMED}
     with torch.no_grad():
         assert adds_to_stream(model, site) is expected.get(component, False)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.97])
+def test_massive_activations_do_not_hide_what_follows(scale: float) -> None:
+    """The first token of a trained model may carry numbers thousands of times larger than the others'."""
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[0, :2] = 1000.0
+        hook = model.model.layers[1].mlp.register_forward_hook(lambda module, args, output: scale * output)
+        assert adds_to_stream(model, resolve_site(model, Site(1))) is (scale == 1.0)
+        assert not adds_to_stream(model, resolve_site(model, Site(1, "self_attn.o_proj")))
+    hook.remove()
+
+
+def test_where_something_else_is_hooked_the_block_is_run(lend: Any) -> None:
+    model, pairs = lend("llama"), encoded_pairs()
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    hook = model.model.layers[2].register_forward_hook(lambda m, args, output: ablate_direction(output, direction))
+    with noisy(model, layer=2).attach(model, 1.5) as handle, torch.no_grad():
+        expected = _both(PairScorer(model, pairs).losses(ALL, handle))
+        scorer = PairScorer(model, pairs, layer=2, change=handle)
+        assert_close(_both(scorer.losses(ALL, handle)), expected)
+    hook.remove()
+    assert scorer.store is not None and scorer.store.layer == 2
 
 
 def test_a_block_that_scales_what_it_adds_is_found_out(lend: Any) -> None:
