@@ -2,7 +2,7 @@
 
 A cell needs one processor, and one GPU where the grid's device is CUDA. It is computed in a temporary folder of
 whichever node takes it and its files travel back, so that nodes share no disk; they need this package and the model. A
-cell whose node or process dies is run again elsewhere. Judging by an endpoint stays with the driver, where the keys are.
+cell whose node or process dies is run again elsewhere. An endpoint is asked by the driver, where the keys are.
 """
 
 from __future__ import annotations
