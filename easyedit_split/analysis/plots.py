@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FAR = 3.0  # times the median reach of the methods in a figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 REGION_SHADES = {"linear": "#e3ecf3", "transitional": "#f4f4f4", "convergence": "#dcdcdc"}
@@ -59,6 +60,7 @@ def plot_curves(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
         axes.set_ylabel(f"{name} log-odds (nats)")
         axes.axvline(0.0, color="#888888", linewidth=0.6, zorder=0.5)
         _tidy(axes)
+    lower.set_xlim(*_reach(analyses))
     lower.set_xlabel("\n".join(["Steering strength m", *_undefined(analyses)]))
     _legend(figure, analyses, single, title)
     return figure
@@ -164,7 +166,7 @@ def _draw(
     axes: Axes, curve: Curve, interval: NDArray[np.float64], fit: FitResult | None, line: str,
     style: dict[str, str], label: str,
 ) -> None:  # fmt: skip
-    """Points with intervals, and the fitted law over the swept range."""
+    """Points with intervals, and the fitted law over the swept range, without what it does where nothing was swept."""
     low, high = curve.mean - interval[:, 0], interval[:, 1] - curve.mean
     axes.errorbar(
         curve.m, curve.mean, yerr=np.clip([low, high], 0.0, None), fmt=style["marker"], color=style["color"],
@@ -172,7 +174,7 @@ def _draw(
     )  # fmt: skip
     if fit is not None:
         m = np.linspace(*fit.m_range, 801)
-        axes.plot(m, fit.predict(m), line, color=style["color"], linewidth=1.7)
+        axes.plot(m, fit.without_spikes(m), line, color=style["color"], linewidth=1.7)
 
 
 def _mark(upper: Axes, lower: Axes, found: Analysis, colour: str) -> None:
@@ -187,6 +189,14 @@ def _mark(upper: Axes, lower: Axes, found: Analysis, colour: str) -> None:
         low, high = best.interval
         for axes in (upper, lower):
             axes.axvspan(low, high, color=colour, alpha=0.15, linewidth=0, zorder=0.2)
+
+
+def _reach(analyses: Mapping[str, Analysis]) -> tuple[float, float]:
+    """Strengths to show: all of them, unless one method was swept far beyond the others and would leave them a line."""
+    ends = np.array([(one.preference.m.min(), one.preference.m.max()) for one in analyses.values()])
+    low, high = (np.clip(e, *sorted((0.0, FAR * np.median(e)))) if len(e) > 2 else e for e in ends.T)
+    margin = 0.02 * (high.max() - low.min())
+    return float(low.min() - margin), float(high.max() + margin)
 
 
 def _shade(upper: Axes, lower: Axes, found: Analysis) -> None:

@@ -98,6 +98,11 @@ class FitResult:
         measured = self.joining(at) @ (self.predict(self.m) + self.residual)
         return within_neighbours(self.predict(m) + self.joining(m) @ self.residual, np.asarray(m, float), at, measured)
 
+    def without_spikes(self, m: ArrayLike) -> Array:
+        """The fitted curve for figures: between two fitted strengths near its own values at the two."""
+        at = np.unique(self.m)
+        return within_neighbours(self.predict(m), np.asarray(m, float), at, self.predict(at))
+
     def joining(self, m: ArrayLike) -> Array:
         """(K, M) matrix that joins values at the fitted points by straight lines and reads them at m (K,).
 
