@@ -19,7 +19,6 @@ import torch
 from host.inside import (
     FACTOR,
     FORMS,
-    LAYER,
     artifact,
     host_module,
     logged,
@@ -39,7 +38,6 @@ from easyedit_split.models import held_still
 from easyedit_split.objectives import AnswerLosses, Objective, RepsObjective, SftObjective
 from easyedit_split.pairs import PreferencePair
 from easyedit_split.plan import Draw
-from easyedit_split.scoring import PairScorer
 from easyedit_split.tokens import EncodedPair, Encoder
 from easyedit_split.trainer import _Loop
 
@@ -107,8 +105,7 @@ def our_losses(wrapper: Any, change: Any, objective: Objective, direction: str) 
     rows = torch.arange(len(pairs)).repeat_interleave(len(signs))
     draw = Draw(rows, signs.repeat(len(pairs)), torch.full(rows.shape, FACTOR))
     with plain_model(wrapper) as model, held_still(model), attach(model, change.delta, change.site, 0.0) as handle:
-        scorer = PairScorer(model, pairs, layer=LAYER)
-        loop = _Loop(scorer, handle, change.delta, objective, TrainConfig(batch_size=len(pairs)))
+        loop = _Loop(model, pairs, handle, objective, TrainConfig(batch_size=len(pairs)))
         loop.reference = loop._unsteered() if objective.needs_reference else None
         return loop._losses(draw)
 
