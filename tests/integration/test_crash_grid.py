@@ -15,7 +15,7 @@ from easyedit_split.artifact import SteeringArtifact
 from easyedit_split.cli import main
 from easyedit_split.locks import folder_lock
 from easyedit_split.reproduce import cell as cell_module
-from easyedit_split.reproduce.cell import run_cell
+from easyedit_split.reproduce.cell import Task, run_cell
 from easyedit_split.reproduce.run import plan
 from easyedit_split.sweeps import SweepTable
 from easyedit_split.trainer import _Loop
@@ -73,14 +73,20 @@ def test_grid_killed(runs: Runner, tmp_path: Path, kills: int) -> None:
     assert not [p for p in out.rglob(".*") if p.is_file()], "progress files stay behind"
 
 
-def test_a_cell_killed_after_training_does_not_train_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _stopped_after_the_sweeps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Task, dict[str, Any]]:
+    """A cell whose progress files are there and whose result is not, and the result it must come to."""
     cell_module.cached_model.cache_clear()
-    (task,) = plan(settings(small_grid(tmp_path)), ["pairs-0/split_vector/s0"]).tasks
+    (task,) = plan(settings(small_grid(folder)), ["pairs-0/split_vector/s0"]).tasks
     whole = run_cell(task)
     shutil.rmtree(task.folder)
     with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
         once.setattr(cell_module, "choose", _interrupted)
         run_cell(task)
+    return task, whole
+
+
+def test_a_cell_killed_after_training_does_not_train_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, whole = _stopped_after_the_sweeps(tmp_path, monkeypatch)
     steps: list[int] = []
     real = _Loop._step
     monkeypatch.setattr(_Loop, "_step", lambda self, step, artifact: (steps.append(step), real(self, step, artifact)))
@@ -91,13 +97,7 @@ def test_a_cell_killed_after_training_does_not_train_again(tmp_path: Path, monke
 
 
 def test_progress_that_cannot_be_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell_module.cached_model.cache_clear()
-    (task,) = plan(settings(small_grid(tmp_path)), ["pairs-0/split_vector/s0"]).tasks
-    whole = run_cell(task)
-    shutil.rmtree(task.folder)
-    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
-        once.setattr(cell_module, "choose", _interrupted)
-        run_cell(task)
+    task, whole = _stopped_after_the_sweeps(tmp_path, monkeypatch)
     for path in task.folder.glob(".*.progress"):
         path.write_bytes(path.read_bytes()[:100])
     assert {**run_cell(task), "seconds": 0} == {**whole, "seconds": 0}
