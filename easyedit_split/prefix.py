@@ -2,9 +2,9 @@
 
 `PrefixStore` keeps the hidden states that enter a decoder block, one run of the blocks below a pair, on the model's
 device, in main memory or in a memory-mapped file, whichever holds them. Where a change only adds to the output of its
-block (`adds_to_stream`), that block is one of those below. `replay` runs the decoder with the
-lower blocks standing in for themselves by returning those states. Under `shared_prefixes` the store of the same model,
-layer and pairs is the same for all who ask.
+block (`adds_to_stream`), that block is one of those below. `replay` runs the decoder with those blocks standing in for
+themselves by returning the states. Under `shared_prefixes` the store of the same model, layer and pairs is the same for
+all who ask.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from easyedit_split.reproduce.settings import grid_settings
 
 SPLIT = """alg_name: split
 layers: [1]
-intervention_method: vector
+intervention_method: {form}
 intervention_components: mlp_mid
 lr: 0.05
 n_epochs: 1
@@ -47,7 +47,7 @@ def small_grid(folder: Path) -> Path:
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = folder / "hparams" / "mine" / "pairs"
     files.mkdir(parents=True)
-    (files / "split_vector.yaml").write_text(SPLIT.format(folder=folder))
+    (files / "split_vector.yaml").write_text(SPLIT.format(folder=folder, form="vector"))
     (files / "diffmean_vector.yaml").write_text(DIFFMEAN.format(folder=folder))
     return folder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grids import SPLIT
 from tiny import tiny_model, tiny_tokenizer
 
 from easyedit_split.errors import ConfigError
@@ -17,16 +18,6 @@ from easyedit_split.reproduce.run import is_done, plan, run_tasks
 from easyedit_split.reproduce.settings import grid_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-HPARAMS = """alg_name: split
-layers: [1]
-intervention_method: {form}
-intervention_components: mlp_mid
-lr: 0.05
-n_epochs: 1
-batch_size: 4
-train_data: {folder}/train.jsonl
-test_data: {folder}/test.jsonl
-"""
 
 
 @pytest.fixture
@@ -40,7 +31,7 @@ def settings(tmp_path: Path) -> Any:
     folder = tmp_path / "hparams" / "mine" / "pairs"
     folder.mkdir(parents=True)
     for form in ("vector", "lora", "local_weight"):
-        (folder / f"split_{form}.yaml").write_text(HPARAMS.format(folder=tmp_path, form=form), encoding="utf-8")
+        (folder / f"split_{form}.yaml").write_text(SPLIT.format(folder=tmp_path, form=form), encoding="utf-8")
     values = {
         "model_name_or_path": str(tmp_path / "tiny-qwen2"), "output_dir": str(tmp_path / "out"), "seeds": [0, 1],
         "max_new_tokens": 3, "n_held_out": 4, "points": 15, "n_boot": 5, "judge": "none",
