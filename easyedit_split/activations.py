@@ -13,8 +13,7 @@ from .layout import lay_out
 from .models import context_length, held_still
 from .pairs import PreferencePair
 from .prefix import run_decoder
-from .scoring import embedding_device
-from .sites import Site, resolve_site
+from .sites import Site, embedding_device, resolve_site
 from .tokens import Encoder
 
 

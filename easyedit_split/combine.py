@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .deltas import LinearDelta, from_tensors
 from .errors import ConfigError, SiteError
-from .sites import decoder, decoder_layers, unwrap
+from .sites import decoder, decoder_layers, device_of, unwrap
 
 if TYPE_CHECKING:
     from .artifact import SteeringArtifact
@@ -128,11 +128,11 @@ def _lens(model: Any, norms: Sequence[Any], vector: Tensor) -> Tensor:
     vector = vector.cpu()
     if bool(vector.any()):
         vector = vector * (1e3 / vector.square().mean().sqrt())  # so long that the norm's epsilon is nothing
-    states = torch.stack([vector, torch.zeros_like(vector)]).to(head.weight.device, head.weight.dtype)
+    states = torch.stack([vector, torch.zeros_like(vector)]).to(head.weight.dtype)
     with torch.no_grad():
-        for norm in norms:
-            states = norm(states)
-        logits = head(states).float().cpu()
+        for module in (*norms, head):  # each may be on a device of its own
+            states = module(states.to(device_of(module)))
+    logits = states.float().cpu()
     return logits[0] - logits[1]
 
 

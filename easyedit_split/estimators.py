@@ -14,8 +14,7 @@ from .deltas import Vector
 from .layout import lay_out
 from .models import context_length, held_still
 from .pairs import PreferencePair, pairs_hash
-from .scoring import embedding_device
-from .sites import Site, resolve_site
+from .sites import Site, embedding_device, resolve_site
 from .tokens import EncodedPair, Encoder
 
 

@@ -38,7 +38,7 @@ def generate(
     from tqdm import tqdm
 
     from .models import context_length, held_still, random_state_kept
-    from .scoring import embedding_device
+    from .sites import embedding_device
     from .tokens import Encoder
 
     if max_new_tokens < 1 or batch_size < 1 or temperature < 0:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .sites import unwrap
+from .sites import device_of, unwrap
 
 _CPU_BYTES, _GPU_BYTES = 64 << 20, 512 << 20
 _CACHE_BYTES = 1 << 20  # of rows that stay in a core's own cache between passes
@@ -60,12 +60,14 @@ class _TokenLoss(torch.autograd.Function):
 
 
 def token_losses(model: Any, hidden: Tensor, targets: Tensor, scratch: Scratch | None = None) -> Tensor:
-    """`-log p(target)` in nats, float32, `(K,)`, for hidden states `(K, d)` and targets `(K,)`.
+    """`-log p(target)` in nats, float32, `(K,)`, for hidden states `(K, d)` and targets `(K,)`, on the head's device.
 
     `scratch` saves time where many calls follow each other.
     """
     inner = unwrap(model)
     head, cap = inner.get_output_embeddings(), getattr(inner.config, "final_logit_softcapping", None)
+    place = device_of(head)  # tied embeddings may be on another device than the last block
+    hidden, targets = hidden.to(place), targets.to(place)
     if torch.is_grad_enabled() and hidden.requires_grad:
         if _is_plain(head):
             return _TokenLoss.apply(hidden, targets, head, cap, scratch)

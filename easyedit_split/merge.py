@@ -85,6 +85,10 @@ def mergeable_linear(site: ResolvedSite) -> Any:
             f"{site.site} lies behind a norm, so no weight carries it: attach it instead, or train at 'mlp.down_proj'"
         )
     weight = getattr(site.linear, "weight", None)
+    if weight is not None and weight.is_meta:
+        raise NotMergeableError(
+            f"the weights of {site.site} are offloaded: attach the change, or load without device_map"
+        )
     plain = isinstance(site.linear, nn.Linear) or hasattr(site.linear, "nx")
     if hasattr(site.linear, "base_layer"):
         raise NotMergeableError(

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,27 @@ def model_fingerprint(model: Any) -> str:
     Cheap on purpose: it tells models apart, it does not prove that two are equal.
     """
     digest = hashlib.sha256(describe_model(model)["fingerprint"].encode())
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().flatten()
-        step = max(1, flat.numel() // NUMBERS_A_TENSOR)
-        digest.update(name.encode())
-        digest.update(flat[::step][:NUMBERS_A_TENSOR].float().cpu().numpy().tobytes())
+    names = [name for name, _ in model.named_parameters()]
+    for name in names:
+        owner, _, own = name.rpartition(".")
+        with _loaded(model.get_submodule(owner)) as module:
+            flat = getattr(module, own).detach().flatten()
+            step = max(1, flat.numel() // NUMBERS_A_TENSOR)
+            digest.update(name.encode())
+            digest.update(flat[::step][:NUMBERS_A_TENSOR].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _loaded(module: Any) -> Iterator[Any]:
+    """The module, its own weights brought back meanwhile if they are offloaded."""
+    if not any(p.is_meta for p in module.parameters(recurse=False)):
+        yield module
+        return
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module, "cpu"):
+        yield module
 
 
 def model_answers(

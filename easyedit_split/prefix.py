@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .sites import ResolvedSite, Site, decoder, decoder_layers, hidden_size, resolve_site, unwrap
+from .sites import ResolvedSite, Site, decoder, decoder_layers, embedding_device, hidden_size, resolve_site, unwrap
 
 DEVICE_SHARE, HOST_BYTES = 0.25, 8 << 30
 _POOL: ContextVar[dict[Hashable, PrefixStore] | None] = ContextVar("pool", default=None)
@@ -168,7 +168,7 @@ def adds_to_stream(model: Any, site: ResolvedSite) -> bool:
 
 def _block_output(model: Any, layer: int) -> Tensor:
     store = PrefixStore(model, layer + 1, [2])
-    tokens = torch.tensor([[0, 1]], device=unwrap(model).get_input_embeddings().weight.device)
+    tokens = torch.tensor([[0, 1]], device=embedding_device(model))
     store.put(torch.tensor([0]), lambda: run_decoder(model, input_ids=tokens))
     return store.get(torch.tensor([0]), 2)[0]
 
@@ -195,7 +195,7 @@ def prefix_store(
     if pool is None:
         return PrefixStore(model, layer, lengths, site)
     store = pool.pop(key, None) or PrefixStore(model, layer, lengths, site)
-    most = memory_for(unwrap(model).get_input_embeddings().weight.device)
+    most = memory_for(embedding_device(model))
     while pool and store.nbytes + sum(other.nbytes for other in pool.values()) > most:
         del pool[next(iter(pool))]
     pool[key] = store

@@ -21,7 +21,7 @@ from .head import Scratch, token_losses
 from .layout import Batch, lay_out, row_length
 from .models import held_still
 from .prefix import PrefixStore, adds_to_stream, memory_for, prefix_store, run_decoder
-from .sites import unwrap
+from .sites import embedding_device, unwrap
 from .tokens import EncodedPair
 
 T = TypeVar("T")
@@ -91,11 +91,11 @@ class PairScorer:
         batch = lay_out(pairs, self.packed).to(device)
         hidden = self._hidden(indices, batch, handle)
         picked = hidden[batch.rows.to(hidden.device), batch.cols.to(hidden.device)]
-        owner = batch.owner.to(hidden.device)
         per_token = token_losses(self.model, picked, batch.targets.to(hidden.device), self._scratch)
+        owner = batch.owner.to(per_token.device)
         sums = per_token.new_zeros(2 * len(pairs)).index_add(0, owner, per_token)
-        counts = torch.bincount(owner, minlength=2 * len(pairs)).float()
-        return PairLosses(sums[0::2], sums[1::2], counts[0::2], counts[1::2])
+        counts = torch.tensor([[len(p.matching), len(p.not_matching)] for p in pairs], dtype=torch.float32)
+        return PairLosses(sums[0::2], sums[1::2], *counts.T.to(sums.device))
 
     def _hidden(self, indices: Tensor, batch: Batch, handle: Handle | None) -> Tensor:
         if self.store is None:
@@ -192,11 +192,6 @@ def _steering(handle: Handle | None, batch: Batch) -> Iterator[None]:
 def takes_prepared_masks(model: Any) -> bool:
     """Whether the model's attention accepts a four-dimensional mask."""
     return getattr(unwrap(model).config, "_attn_implementation", "eager") in ("eager", "sdpa")
-
-
-def embedding_device(model: Any) -> torch.device:
-    """Where input tokens go."""
-    return unwrap(model).get_input_embeddings().weight.device
 
 
 def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduction: str) -> float:

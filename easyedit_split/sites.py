@@ -129,6 +129,21 @@ def resolve_site(model: Any, site: Site) -> ResolvedSite:
     return ResolvedSite(site, module, module, rows, d_in, d_out if rows is None else len(rows))
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes: where its parameters are or, if they are offloaded, where accelerate brings them."""
+    device = next(module.parameters()).device
+    if device.type != "meta":
+        return device
+    hooks = [getattr(part, "_hf_hook", None) for part in module.modules()]
+    places = [getattr(single, "execution_device", None) for hook in hooks for single in getattr(hook, "hooks", [hook])]
+    return next((torch.device(place) for place in places if place is not None), device)
+
+
+def embedding_device(model: Any) -> torch.device:
+    """Where input tokens go."""
+    return device_of(unwrap(model).get_input_embeddings())
+
+
 def hidden_size(model: Any) -> int:
     """Width of the residual stream."""
     config = unwrap(model).config

@@ -195,7 +195,8 @@ def _grid_losses(
 
     from . import distributed
     from .models import held_still
-    from .scoring import PairScorer, embedding_device, in_halves, token_runs
+    from .scoring import PairScorer, in_halves, token_runs
+    from .sites import embedding_device
 
     losses = np.empty((2, len(grid), len(encoded)))
     strengths = torch.from_numpy(grid).float()

@@ -28,7 +28,7 @@ from .pairs import PreferencePair, pairs_hash
 from .plan import Draw, Plan, seed_of
 from .positions import Positions
 from .scoring import PairLosses, PairScorer, joined
-from .sites import Site, resolve_site, unwrap
+from .sites import Site, device_of, resolve_site, unwrap
 from .tokens import EncodedPair, Encoder
 
 MAX_GRADIENT_NORM = 1.0
@@ -71,7 +71,7 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     delta = make_delta(form, resolved.d_in, resolved.d_out, config.rank, generator)
     check_fit(delta, resolved)
-    delta.to(next(resolved.module.parameters()).device)
+    delta.to(device_of(resolved.module))
     positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
     artifact = SteeringArtifact(
         delta, site, positions, describe_model(model), _origin(pairs, objective, config, chat, system_prompt)
@@ -157,13 +157,15 @@ class _Loop:
         """Fill in the clipped gradients of one step, computed from losses times `scale`; returns their norm."""
         self.optimizer.zero_grad()
         total = sum(len(d.pairs) for d in draws)
+        scored = []
         for draw in draws:
             own = draw[distributed.shard()]
-            losses = self.objective(self._losses(own)) if len(own.pairs) else torch.zeros(0)
-            _check_losses(losses, own, step, artifact)
-            if len(losses):
+            if len(own.pairs):
+                losses = self.objective(self._losses(own))
                 (scale * losses.sum() / total).backward()
+                scored.append((own, losses.detach()))
         distributed.reduce_gradients(self.delta.parameters())
+        _check_losses(scored, step, artifact)  # last, because a GPU has to be waited for
         for parameter in self.delta.parameters():
             if scale != 1.0 and parameter.grad is not None:
                 parameter.grad /= scale
@@ -206,15 +208,18 @@ class _Loop:
             return PairLosses(*distributed.total(whole))
 
 
-def _check_losses(losses: Tensor, draw: Draw, step: int, artifact: SteeringArtifact) -> None:
+def _check_losses(scored: Sequence[tuple[Draw, Tensor]], step: int, artifact: SteeringArtifact) -> None:
     """Raise `TrainingError` where a loss is not finite, in this process or in another one."""
-    finite = bool(torch.isfinite(losses).all())
-    if distributed.everywhere(finite):
+    finite = torch.cat([torch.isfinite(losses) for _, losses in scored]).cpu() if scored else torch.ones(1)
+    if distributed.everywhere(bool(finite.all())):
         return
     which = "a pair of another process"
-    if not finite:
-        bad = int((~torch.isfinite(losses)).nonzero()[0])
-        which = f"pair {int(draw.pairs[bad])} at m = {float(draw.signs[bad] * draw.strengths[bad]):g}"
+    if not finite.all():
+        bad = int(finite.logical_not().nonzero()[0])
+        pairs, strengths = (
+            torch.cat(parts) for parts in zip(*((d.pairs, d.signs * d.strengths) for d, _ in scored), strict=True)
+        )
+        which = f"pair {int(pairs[bad])} at m = {float(strengths[bad]):g}"
     raise TrainingError(
         f"step {step}: the loss of {which} is not finite: "
         "lower lr or steering_factors, or load the model in float32 or bfloat16",

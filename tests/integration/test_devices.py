@@ -1,0 +1,100 @@
+"""Tensors stay where they belong: on one device, over two, and offloaded; and a step rarely waits for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload, disk_offload
+from laws import TEXT_PAIRS, assert_close, noisy
+from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
+
+from easyedit_split.combine import promoted_tokens
+from easyedit_split.config import TrainConfig
+from easyedit_split.errors import NotMergeableError
+from easyedit_split.estimators import diff_mean
+from easyedit_split.generation import generate
+from easyedit_split.negatives import model_fingerprint
+from easyedit_split.sites import Site
+from easyedit_split.sweeps import sweep
+from easyedit_split.trainer import train
+
+SCRIPT = Path(__file__).with_name("two_devices.py")
+# attention is computed by other kernels there, and AdamW's first steps divide a gradient by its own size
+TOLERANCE = 1e-3
+# case -> architecture, form, where the model is put: all on one card, or spread as `over_cards(model, cut, head)` says
+CASES: dict[str, tuple[str, str, tuple[int, int] | None]] = {
+    "qwen2 on one card": ("qwen2", "vector", None),
+    "phi3 over two, steered on the first": ("phi3", "lora", (2, 1)),
+    "qwen2 over two, steered on the second": ("qwen2", "local_weight", (1, 1)),
+    "gemma2 over two, tied embeddings": ("gemma2", "local_weight", (1, 0)),
+    "gpt2 over two, tied embeddings": ("gpt2", "vector", (1, 0)),
+}
+
+
+def test_on_make_believe_cards_as_on_the_processor(tmp_path: Path) -> None:
+    """In a process of its own, because torch keeps a device that was made known to it.
+
+    A step waits for its card twice, for the losses (are they finite?) and for the gradient's norm, however many batches
+    make the step.
+    """
+    path = tmp_path / "answers.json"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
+    command = [sys.executable, str(SCRIPT), str(path), json.dumps(CASES)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    answers = json.loads(path.read_text(encoding="utf-8"))
+    assert answers.pop("waits") == 2
+    assert answers.keys() == CASES.keys()
+    for case, answer in answers.items():
+        assert answer["found"].keys() == answer["expected"].keys()
+        for name, expected in answer["expected"].items():
+            found = answer["found"][name]
+            if "texts" in name or name == "promoted":
+                assert found == expected, (case, name)
+            else:
+                assert_close(torch.tensor(found), torch.tensor(expected), TOLERANCE)
+
+
+@pytest.mark.parametrize("form", ["vector", "lora", "local_weight"])
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
+def test_offloaded_weights_train_sweep_and_generate(kind: str, form: str, tmp_path: Path) -> None:
+    def results(model: Any) -> list[Any]:
+        tokenizer, config = tiny_tokenizer(), TrainConfig(n_epochs=2, batch_size=2, lr=0.01, rank=2)
+        artifact = train(model, tokenizer, TEXT_PAIRS, site=Site(1), form=form, config=config)
+        table = sweep(model, tokenizer, TEXT_PAIRS, artifact, [-2.0, 0.0, 3.0], "sum")
+        with artifact.attach(model, 3.0):
+            texts = generate(model, tokenizer, ["Was it good?", "Why?"], max_new_tokens=4)
+        estimate = diff_mean(model, tokenizer, TEXT_PAIRS, layer=1)
+        return [*artifact.delta.tensors().values(), torch.from_numpy(np.stack([table.loss_pos, table.loss_neg])),
+                estimate.delta.tensors()["db"], texts, promoted_tokens(model, tokenizer, estimate)]  # fmt: skip
+
+    *numbers, texts, promoted = results(tiny_model(kind))
+    here = torch.device("cpu")
+    for model in (cpu_offload(tiny_model(kind), here), disk_offload(tiny_model(kind), str(tmp_path), here)):
+        *found, found_texts, found_promoted = results(model)
+        for value, expected in zip(found, numbers, strict=True):
+            assert_close(value, expected, TOLERANCE)
+        assert found_texts == texts
+        assert [t.token_id for t in found_promoted] == [t.token_id for t in promoted]
+        assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_offloaded_weights_are_not_merged_into() -> None:
+    model = cpu_offload(tiny_model("qwen2"), torch.device("cpu"))
+    with pytest.raises(NotMergeableError, match="offloaded: attach the change, or load without device_map"):
+        noisy(model).merge(model, 1.0)
+
+
+@pytest.mark.parametrize("kind", [k for k in ARCHITECTURES if not tiny_model(k).config.tie_word_embeddings])
+def test_offloaded_weights_have_the_fingerprint_of_loaded_ones(kind: str) -> None:
+    offloaded = cpu_offload(tiny_model(kind), torch.device("cpu"))
+    assert model_fingerprint(offloaded) == model_fingerprint(tiny_model(kind))
+    assert model_fingerprint(offloaded) != model_fingerprint(tiny_model(kind, seed=1))
