@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +13,8 @@ from tqdm import tqdm
 
 from .artifact import describe_model
 from .datasets import Prompted
-from .errors import ArtifactError, DataError
+from .errors import DataError
+from .evaluation.cache import ReplyCache
 from .pairs import PreferencePair
 
 NUMBERS_A_TENSOR = 64
@@ -61,25 +60,24 @@ def model_answers(
     system_prompt: str = "",
     progress: bool = False,
 ) -> list[str]:
-    """The model's greedy answer to each question. Each batch is appended to `cache` (JSON Lines) when it is done.
+    """The model's greedy answer to each question. Each batch is written to `cache` (JSON Lines) when it is done.
 
     A run that was stopped goes on where it was. Answers of another model, length or system prompt are left alone.
     """
     from .generation import generate
 
     asked = f"{model_fingerprint(model)}|{max_new_tokens}|{system_prompt}"
-    known = _cached(Path(cache))
+    known = ReplyCache(cache)
     keys = {q: hashlib.sha256(f"{asked}|{q}".encode()).hexdigest() for q in questions}
-    left = [q for q, key in keys.items() if key not in known]
+    left = [q for q, key in keys.items() if known.get(key) is None]
     for start in tqdm(range(0, len(left), batch_size), "answers", unit="batch", disable=not (progress and left)):
         batch = left[start : start + batch_size]
         texts = generate(
             model, tokenizer, batch, max_new_tokens=max_new_tokens, batch_size=batch_size, system_prompt=system_prompt
         )
-        fresh = [{"key": keys[q], "question": q, "answer": t} for q, t in zip(batch, texts, strict=True)]
-        _append(Path(cache), fresh)
-        known.update({row["key"]: row["answer"] for row in fresh})
-    return [known[keys[q]] for q in questions]
+        for question, text in zip(batch, texts, strict=True):
+            known.put(keys[question], text)
+    return [known.get(keys[q]) or "" for q in questions]
 
 
 def with_model_answers(rows: Sequence[Prompted], answers: Sequence[str]) -> list[PreferencePair]:
@@ -98,31 +96,3 @@ def with_model_answers(rows: Sequence[Prompted], answers: Sequence[str]) -> list
     if dropped:
         warnings.warn(f"{dropped} of {len(rows)} rows left out: the model's answer is empty or matches", stacklevel=2)
     return pairs
-
-
-def _cached(path: Path) -> dict[str, str]:
-    """Answers on disk; a line cut short by a kill is ignored."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}): name another cache file") from None
-    found = {}
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-            found[row["key"]] = str(row["answer"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
-
-
-def _append(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    text = "\n" + "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(text.encode("utf-8", "replace"))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be written ({error.strerror}): free space, or name another file") from None

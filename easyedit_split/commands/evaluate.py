@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+from collections import Counter
 from typing import Any
 
 from ..errors import ConfigError
@@ -95,23 +96,16 @@ def _without_judge(hp: Any, model: Any, tokenizer: Any, pairs: Any, texts: list[
 
 
 def _add_judged(found: list[dict[str, Any]], judge: Any, rubrics: list[str], pairs: Any, runs: list[list[str]]) -> None:
-    from ..evaluation.harmonic import mean_harmonic
-    from ..reproduce.judging import items_of
+    from ..evaluation.judged import items_of, judge_texts
 
-    items = [item for texts in runs for name in rubrics for item in items_of(name, pairs, texts)]
-    print(f"judge {judge.name}: {judge.estimate(items)}", flush=True)
-    scores = judge.score(items)
-    n = len(pairs)
-    parts = [scores.values[i : i + n] for i in range(0, len(items), n)]
-    for k, row in enumerate(found):
-        columns = parts[k * len(rubrics) : (k + 1) * len(rubrics)]
-        for name, column in zip(rubrics, columns, strict=True):
-            known = [v for v in column if v is not None]
-            row[name] = sum(known) / len(known) if known else None
-        if len(rubrics) > 1:
-            row["harmonic mean"], _ = mean_harmonic(columns)
-        row["missing"] = sum(v is None for column in columns for v in column)
-    for reason, count in scores.missing.items():
+    price = judge.estimate([item for texts in runs for item in items_of(rubrics, pairs, texts)])
+    print(f"judge {judge.name}: {price}", flush=True)
+    reasons: Counter[str] = Counter()
+    for row, texts in zip(found, runs, strict=True):
+        judged = judge_texts(judge, rubrics, pairs, texts)
+        row.update({**judged.scores, "missing": sum(judged.missing[name] for name in rubrics)})
+        reasons.update(judged.reasons)
+    for reason, count in reasons.items():
         print(f"{count} scores are missing: {reason}")
 
 

@@ -15,6 +15,8 @@ _HOME = {
     "JudgeItem": "judges",
     "Estimate": "judges",
     "Scores": "judges",
+    "Judged": "judged",
+    "judge_texts": "judged",
     "RUBRICS": "rubrics",
     "Rubric": "rubrics",
     "ReplyCache": "cache",

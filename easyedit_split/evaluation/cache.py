@@ -1,4 +1,4 @@
-"""Replies of a judge on disk: one line each, appended the moment it arrives, keyed by the whole request."""
+"""Replies of a judge or a model on disk: one line each, appended the moment it arrives, keyed by the whole request."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from ..reach import sweep_factors
 from ..sweeps import SweepTable, sweep
 from ..training import train_layer
 from .grid import Cell
-from .judging import headline_score, judge_texts
+from .judging import headline_score, verdict
 from .prepare import Prepared
 from .settings import GridSettings, metrics
 from .strength import Choice, choose, choose_by_grid
@@ -91,7 +91,7 @@ def run_cell(task: Task) -> dict[str, Any]:
             result["seconds"] = time.monotonic() - start
             _write(task, result)
         _drop_progress(task)
-        judged = judge_texts(task.settings, task.cell, task.data, result)
+        judged = verdict(task.settings, task.cell, task.data, result)
         if result.get("judge") != judged:
             result["judge"] = judged
             _write(task, result)

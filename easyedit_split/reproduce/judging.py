@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ..demo import TASKS
 from ..errors import ConfigError
 from ..evaluation.accuracy import generation_accuracy
-from ..evaluation.harmonic import mean_harmonic
-from ..evaluation.judges import Estimate, Judge, JudgeItem
+from ..evaluation.judged import Judged, items_of, judge_texts
+from ..evaluation.judges import Estimate, Judge
 from ..evaluation.rubrics import RUBRICS, SYSTEM
 from ..pairs import PreferencePair
 from .prepare import Prepared
-from .settings import AXBENCH_RUBRICS, GridSettings, headline, metrics
+from .settings import GridSettings, headline, metrics
 from .strength import GRID_BUDGETS
 
 LETTERS_A_TOKEN = 4
@@ -54,11 +55,6 @@ def rubrics_of(judge: Judge | None, dataset: str) -> list[str]:
     return [name for name in metrics(dataset) if name in RUBRICS and judge is not None and judge.offers(name)]
 
 
-def items_of(rubric: str, pairs: Sequence[PreferencePair], texts: Sequence[str]) -> list[JudgeItem]:
-    """One item a text."""
-    return [JudgeItem(rubric, p.question, t, p.concept) for p, t in zip(pairs, texts, strict=True)]
-
-
 def judged_hash(judge: Judge | None, dataset: str, texts: Sequence[str]) -> str:
     """What a verdict depends on: the judge, the wording of its rubrics, the texts."""
     asked = [[name, RUBRICS[name].task] for name in rubrics_of(judge, dataset)]
@@ -73,35 +69,21 @@ def verdict_stands(settings: GridSettings, dataset: str, result: dict[str, Any])
     return kept.get("inputs") == wanted and not kept.get("unreachable")
 
 
-def judge_texts(settings: GridSettings, cell: Any, data: Prepared, result: dict[str, Any]) -> dict[str, Any]:
-    """Scores of a cell's texts: mean and missing count a rubric, and the harmonic mean where there are several."""
+def verdict(settings: GridSettings, cell: Any, data: Prepared, result: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a cell's texts as `Judged` has them, with the judge's name and what they depend on."""
     if verdict_stands(settings, cell.dataset, result):
         return result["judge"]
     judge = judge_of(settings, cell.dataset)
     inputs = judged_hash(judge, cell.dataset, result["texts"])
     found = score_texts(settings, cell.dataset, data.test, result["texts"])
-    return {"inputs": inputs, "name": judge.name if judge else None, **found}
+    return {"inputs": inputs, "name": judge.name if judge else None, **asdict(found)}
 
 
-def score_texts(
-    settings: GridSettings, dataset: str, pairs: Sequence[PreferencePair], texts: Sequence[str]
-) -> dict[str, Any]:
-    """`scores` and `missing` by rubric, `reasons` of what is missing, and how many requests found no judge."""
+def score_texts(settings: GridSettings, dataset: str, pairs: Sequence[PreferencePair], texts: Sequence[str]) -> Judged:
+    """What the data set's judge says of texts; nothing without one."""
     judge = judge_of(settings, dataset)
     names = rubrics_of(judge, dataset)
-    found: dict[str, Any] = {"scores": {}, "missing": {}, "reasons": {}, "unreachable": 0}
-    if judge is None or not names:
-        return found
-    scores = judge.score([item for name in names for item in items_of(name, pairs, texts)])
-    n = len(pairs)
-    columns = [scores.values[i * n : (i + 1) * n] for i in range(len(names))]
-    for name, column in zip(names, columns, strict=True):
-        known = [v for v in column if v is not None]
-        found["scores"][name] = sum(known) / len(known) if known else None
-        found["missing"][name] = n - len(known)
-    if tuple(names) == AXBENCH_RUBRICS:
-        found["scores"]["harmonic mean"], found["missing"]["harmonic mean"] = mean_harmonic(columns)
-    return {**found, "reasons": scores.missing, "unreachable": scores.unreachable}
+    return judge_texts(judge, names, pairs, texts) if judge and names else Judged({}, {}, {}, 0)
 
 
 def headline_score(
@@ -115,9 +97,9 @@ def headline_score(
     if metrics(dataset) == ("accuracy",):
         return generation_accuracy(texts, pairs)[0]
     found = score_texts(settings, dataset, pairs, texts)
-    if found["unreachable"]:
-        raise ConfigError(f"the judge left {found['unreachable']} requests unanswered: try again, or judge=none")
-    return found["scores"].get(headline(dataset))
+    if found.unreachable:
+        raise ConfigError(f"the judge left {found.unreachable} requests unanswered: try again, or judge=none")
+    return found.scores.get(headline(dataset))
 
 
 def estimate(settings: GridSettings, dataset: str, data: Prepared) -> Estimate | None:
@@ -128,4 +110,4 @@ def estimate(settings: GridSettings, dataset: str, data: Prepared) -> Estimate |
         return None
     asked = list(data.test) + (list(data.held_out) * len(GRID_BUDGETS) if settings.strength == "grid" else [])
     longest = [f"{i:06d}".ljust(LETTERS_A_TOKEN * settings.max_new_tokens, "x") for i in range(len(asked))]
-    return judge.estimate([item for name in names for item in items_of(name, asked, longest)])
+    return judge.estimate(items_of(names, asked, longest))

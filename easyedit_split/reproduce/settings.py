@@ -68,7 +68,7 @@ class GridSettings:
     judge: str = "auto"
     dtype: str = "float32"
     device: str = "cpu"
-    device_map: Any = None
+    device_map: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", _whole_numbers(self.seeds))
@@ -87,6 +87,8 @@ class GridSettings:
             raise ConfigError(f"budget = {self.budget} is out of range: give 0 or more nats")
         if self.strength not in STRENGTHS:
             raise ConfigError(f"strength {self.strength!r} is unknown{nearest(self.strength, STRENGTHS)}")
+        if self.device_map is not None and not isinstance(self.device_map, str):
+            raise ConfigError(f"device_map = {self.device_map!r}: a grid takes a word, as in device_map=auto")
         if self.judge not in JUDGES:
             raise ConfigError(f"judge {self.judge!r} is unknown{nearest(self.judge, JUDGES)}")
 

@@ -218,6 +218,7 @@ def _alive(process: int) -> bool:
     [
         ({"sedes": [1]}, "seeds"), ({"seeds": []}, "seeds"), ({"seeds": ["x"]}, "whole numbers"),
         ({"points": 3}, "points"), ({"judge": "apis"}, "api"), ({"budget": -1}, "budget"), ({"n_test": 1}, "n_test"),
+        ({"device_map": {"": 0}}, "device_map=auto"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_one_sentence(values: dict[str, Any], message: str) -> None:
