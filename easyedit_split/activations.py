@@ -12,8 +12,8 @@ from .artifact import SteeringArtifact
 from .layout import lay_out
 from .models import context_length, held_still
 from .pairs import PreferencePair
-from .prefix import run_decoder
-from .sites import Site, embedding_device, resolve_site
+from .prefix import block_outputs, run_decoder
+from .sites import embedding_device
 from .tokens import Encoder
 
 
@@ -28,28 +28,27 @@ def collect_activations(
 ) -> list[np.ndarray]:
     """Output of the artifact's block at the tokens of both answers, for each strength.
 
-    The pairs' answers are the stable inputs: texts the unsteered model handles well. The order of tokens is the same
-    for every strength.
+    The pairs' answers are the stable inputs: texts the unsteered model handles well. The last
+    token of an answer is never an input, so it is left out. The order of tokens is the same for every strength.
 
     Returns:
         One float32 array `(K, d)` a strength.
     """
     encoder = Encoder(tokenizer, artifact.origin.get("chat", True), artifact.origin.get("system_prompt", ""))
     encoded = encoder.pairs(pairs, context_length(model))
-    block = resolve_site(model, Site(artifact.site.layer, "residual")).module
     found: list[list[np.ndarray]] = [[] for _ in factors]
-    states: list[torch.Tensor] = []
-    with held_still(model), torch.no_grad(), artifact.attach(model, 0.0) as handle:
-        hook = block.register_forward_hook(lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out))
-        try:
-            for start in range(0, len(encoded), batch_size):
-                batch = lay_out(encoded[start : start + batch_size], packed=False).to(embedding_device(model))
-                for k, m in enumerate(factors):
-                    states.clear()
-                    handle.set_strength(float(m))
-                    with handle.steer_only(batch.steered(handle.positions)):
-                        run_decoder(model, input_ids=batch.tokens, position_ids=batch.position_ids)
-                    found[k].append(states[0][batch.segments.to(states[0].device) > 0].float().cpu().numpy())
-        finally:
-            hook.remove()
+    with (
+        held_still(model),
+        torch.no_grad(),
+        artifact.attach(model, 0.0) as handle,
+        block_outputs(model, artifact.site.layer) as states,
+    ):
+        for start in range(0, len(encoded), batch_size):
+            batch = lay_out(encoded[start : start + batch_size], packed=False).to(embedding_device(model))
+            for k, m in enumerate(factors):
+                states.clear()
+                handle.set_strength(float(m))
+                with handle.steer_only(batch.steered(handle.positions)):
+                    run_decoder(model, input_ids=batch.tokens, position_ids=batch.position_ids)
+                found[k].append(states[0][batch.segments.to(states[0].device) > 0].float().cpu().numpy())
     return [np.concatenate(parts) for parts in found]

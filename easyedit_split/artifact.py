@@ -10,13 +10,15 @@ import hashlib
 import importlib.metadata
 import io
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .deltas import LinearDelta, from_tensors
 from .errors import ArtifactError, ConfigError, SteeringError
-from .files import read_tensors, write_atomically, write_tensors
+from .files import read_tensors, write_bytes, write_tensors
+from .pairs import PreferencePair, pairs_hash
 from .positions import Positions
 from .sites import ResolvedSite, Site, decoder_layers, has_norm_after_mlp, hidden_size, resolve_site, unwrap
 
@@ -88,8 +90,6 @@ class SteeringArtifact:
 
     def save(self, folder: str | Path) -> Path:
         """Write into `folder`, atomically; returns the path of the safetensors file."""
-        from dataclasses import asdict
-
         folder = Path(folder)
         path = folder / f"layer_{self.site.layer}.safetensors"
         header = {
@@ -101,7 +101,7 @@ class SteeringArtifact:
 
             plain = io.BytesIO()  # torch.save to a full disk raises no OSError
             torch.save(self.delta.tensors()["db"].cpu().clone(), plain)
-            write_atomically(path.with_suffix(".pt"), lambda temporary: temporary.write_bytes(plain.getvalue()))
+            write_bytes(path.with_suffix(".pt"), plain.getvalue())
         return write_tensors(path, self.delta.tensors(), header)
 
     @property
@@ -181,6 +181,19 @@ def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
     }
 
 
+def origin_of(
+    pairs: Sequence[PreferencePair], objective: Mapping[str, Any], chat: bool, system_prompt: str, **more: Any
+) -> dict[str, Any]:
+    """What an artifact remembers of how it was made; `more` is kept, too."""
+    concepts = sorted({p.concept for p in pairs if p.concept})
+    return {
+        "objective": dict(objective), **more, "pairs": len(pairs), "pairs_sha256": pairs_hash(pairs),
+        "concept": concepts[0] if len(concepts) == 1 else None,
+        "concept_id": pairs[0].concept_id if pairs else None,
+        "chat": chat, "system_prompt": system_prompt, "versions": versions(),
+    }  # fmt: skip
+
+
 def versions() -> dict[str, str]:
     """Versions of this package and of what its numbers depend on."""
     from . import __version__
@@ -201,7 +214,8 @@ def _artifact_file(path: Path, layer: int | None) -> Path:
         what = "an artifact" if layer is None else f"layer_{layer}.safetensors"
         raise ArtifactError(f"{path} does not hold {what}: give the folder that train wrote")
     if len(files) > 1:
-        raise ArtifactError(f"{path} holds {', '.join(f.name for f in files)}: choose one with layer=")
+        held = ", ".join(file.name for file in files)
+        raise ArtifactError(f"{path} holds {held}: choose one with layer= (on the command line layers=[N])")
     return files[0]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .errors import SteeringError
+from .models import memory_errors_named
 
 COMMANDS = {
     "demo": "train the three forms on the shipped model, sweep, fit and generate: see SPLIT work in about a minute",
@@ -63,7 +64,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def _guarded(action: object, debug: bool) -> int:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), memory_errors_named():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             return int(action() or 0)  # type: ignore[operator]
     except SteeringError as error:

@@ -60,8 +60,8 @@ def _finite(value: Any) -> bool:
 
 
 _DIRECTION_OF = {"orig_add": "add", "orig_sub": "sub"}
-_COMPONENT_OF = {"mlp_mid": "mlp.down_proj"}
-_OBJECTIVE_OF = {
+COMPONENT_OF = {"mlp_mid": "mlp.down_proj"}
+OBJECTIVE_OF = {
     "split": "split",
     "unified_sft": "sft",
     "unified_reps": "reps",
@@ -106,14 +106,18 @@ class Hyperparameters:
     output_dir: str = ""
     factors: tuple[float, ...] = ()  # the sweep's grid of m
     reduction: str = "sum"
-    max_utility_drop: float = 1.0
     max_new_tokens: int = 64
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if self.alg_name not in _OBJECTIVE_OF:
+        if self.alg_name not in OBJECTIVE_OF:
             raise ConfigError(
-                f"{self._where()}alg_name {self.alg_name!r} is unknown{nearest(self.alg_name, _OBJECTIVE_OF)}"
+                f"{self._where()}alg_name {self.alg_name!r} is unknown{nearest(self.alg_name, OBJECTIVE_OF)}"
+            )
+        if self.objective_name == "diff_mean" and (self.intervention_method, self.component) != ("vector", "residual"):
+            raise ConfigError(
+                f"{self._where()}unified_diffmean makes a vector at the residual stream: "
+                "set intervention_method: vector and leave intervention_components out"
             )
         for direction in self.preference_pairs:
             if direction not in _DIRECTION_OF:
@@ -129,14 +133,14 @@ class Hyperparameters:
 
     @property
     def objective_name(self) -> str:
-        return _OBJECTIVE_OF[self.alg_name]
+        return OBJECTIVE_OF[self.alg_name]
 
     @property
     def component(self) -> str:
         name = self.intervention_components
         if name is None:
             return "residual" if self.intervention_method == "vector" else "mlp.down_proj"
-        return _COMPONENT_OF.get(name, name)
+        return COMPONENT_OF.get(name, name)
 
     def train_config(self) -> TrainConfig:
         return TrainConfig(

@@ -40,7 +40,10 @@ class FitError(SteeringError):
 
 
 class TrainingError(SteeringError):
-    """Training produced a number that is not finite. `artifact` is the change as it was before that step."""
+    """Training came to a number that is not finite, or to a batch that does not fit in memory.
+
+    `artifact` is the change as it was before that step.
+    """
 
     def __init__(self, message: str, artifact: Any = None) -> None:
         super().__init__(message)

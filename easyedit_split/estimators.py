@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .artifact import SteeringArtifact, describe_model, versions
+from .artifact import SteeringArtifact, describe_model, origin_of
 from .deltas import Vector
 from .layout import lay_out
 from .models import context_length, held_still
-from .pairs import PreferencePair, pairs_hash
+from .pairs import PreferencePair
+from .prefix import block_outputs
 from .sites import Site, embedding_device, resolve_site
 from .tokens import EncodedPair, Encoder
 
@@ -44,12 +45,7 @@ def diff_mean(
     vector = Vector(means.shape[-1], means.shape[-1])
     with torch.no_grad():
         vector.db.copy_((means[:, 0] - means[:, 1]).mean(dim=0))
-    concepts = sorted({p.concept for p in pairs if p.concept})
-    origin = {
-        "objective": {"name": "diff_mean"}, "pairs": len(pairs), "pairs_sha256": pairs_hash(pairs),
-        "concept": concepts[0] if len(concepts) == 1 else None, "concept_id": pairs[0].concept_id,
-        "chat": chat, "system_prompt": system_prompt, "versions": versions(),
-    }  # fmt: skip
+    origin = origin_of(pairs, {"name": "diff_mean"}, chat, system_prompt)
     return SteeringArtifact(vector.requires_grad_(False), site, model=describe_model(model), origin=origin)
 
 
@@ -57,22 +53,16 @@ def answer_means(
     model: Any, encoded: Sequence[EncodedPair], layer: int, batch_size: int, progress: bool = False
 ) -> Tensor:
     """Mean output of block `layer` over each answer's tokens, `(N, 2, d)` float32 on the CPU."""
-    block = resolve_site(model, Site(layer, "residual")).module
     # one more token behind each answer, so that its own last token is an input
     longer = [EncodedPair(e.prompt, (*e.matching, 0), (*e.not_matching, 0)) for e in encoded]
     found: list[Tensor] = []
-    states: list[Tensor] = []
-    hook = block.register_forward_hook(lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out))
     starts = tqdm(range(0, len(longer), batch_size), "diff_mean", unit="batch", disable=not progress)
-    try:
-        with held_still(model), torch.no_grad():
-            for start in starts:
-                batch = lay_out(longer[start : start + batch_size], packed=False).to(embedding_device(model))
-                states.clear()
-                model(input_ids=batch.tokens, position_ids=batch.position_ids, use_cache=False, logits_to_keep=1)
-                weight = (batch.segments > 0).to(states[0].device, torch.float32)
-                total = torch.einsum("rt,rtd->rd", weight, states[0].float()) / weight.sum(1, keepdim=True)
-                found.append(total.view(-1, 2, total.shape[-1]).cpu())
-    finally:
-        hook.remove()
+    with held_still(model), torch.no_grad(), block_outputs(model, layer) as states:
+        for start in starts:
+            batch = lay_out(longer[start : start + batch_size], packed=False).to(embedding_device(model))
+            states.clear()
+            model(input_ids=batch.tokens, position_ids=batch.position_ids, use_cache=False, logits_to_keep=1)
+            weight = (batch.segments > 0).to(states[0].device, torch.float32)
+            total = torch.einsum("rt,rtd->rd", weight, states[0].float()) / weight.sum(1, keepdim=True)
+            found.append(total.view(-1, 2, total.shape[-1]).cpu())
     return torch.cat(found)

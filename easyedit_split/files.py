@@ -43,9 +43,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write bytes atomically."""
+    return write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text atomically."""
-    return write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+    return write_bytes(path, text.encode("utf-8"))
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Any], header: dict[str, Any]) -> Path:
@@ -65,7 +70,7 @@ def write_safetensors(path: str | Path, tensors: dict[str, Any], metadata: dict[
     from safetensors.torch import save
 
     data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
-    return write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    return write_bytes(path, data)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,6 +24,10 @@ _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "intervention_positions": ("all",), "intervention_positions_dropout": (0, 0.0),
     "intervention_type": ("addition",), "ref_loss_weight": (0, 0.0), "save_activations": None,
 }  # fmt: skip
+# and those that would change one method
+_NEUTRAL_OF: dict[str, dict[str, tuple[Any, ...]]] = {
+    "unified_reps": {"beta": (1,), "gemma": (0,), "simpo_scaler": (1,)}
+}
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -89,7 +93,8 @@ def hyperparameters(values: Mapping[str, Any], source: str = "") -> Hyperparamet
     if unknown:
         hints = " and ".join(f"{k!r}{nearest(str(k), [*known, *_NEUTRAL])}" for k in unknown)
         raise ConfigError(f"{source or 'hyper-parameters'}: unknown key {hints}")
-    for key, allowed in _NEUTRAL.items():
+    neutral = {**_NEUTRAL, **_NEUTRAL_OF.get(str(values.get("alg_name")), {})}
+    for key, allowed in neutral.items():
         if key in values and allowed is not None and values[key] not in allowed:
             raise ConfigError(f"{source}: {key} = {values[key]!r} is not supported: remove it, or set {allowed[0]!r}")
     accepted = {k: _converted(k, v, str(known[k].type), source) for k, v in values.items() if k in known}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .attach import Strength
 from .errors import ConfigError, NotMergeableError
-from .sites import ResolvedSite
+from .sites import ResolvedSite, linear_shape
 
 if TYPE_CHECKING:
     from .artifact import SteeringArtifact
@@ -60,6 +60,10 @@ def merge(model: Any, artifact: SteeringArtifact, m: Any = None, *, m1: Any = No
             "attach it instead, or train with positions='all'"
         )
     module = mergeable_linear(site)
+    if module.weight.is_meta:
+        raise NotMergeableError(
+            f"the weights of {site.site} are offloaded: attach the change, or load without device_map"
+        )
     after: dict[str, Tensor] = {}
     dw, db = artifact.delta.weight(), artifact.delta.bias_term()
     added = False
@@ -67,7 +71,7 @@ def merge(model: Any, artifact: SteeringArtifact, m: Any = None, *, m1: Any = No
         after["weight"] = _plus(module.weight, dw, strength[0], site, transposed=hasattr(module, "nx"))
     if db is not None and strength[1] != 0.0:
         added = getattr(module, "bias", None) is None
-        old = module.weight.new_zeros(_d_out(module)) if added else module.bias
+        old = module.weight.new_zeros(linear_shape(module)[1]) if added else module.bias
         after["bias"] = _plus(old, db, strength[1], site)
     if not all(bool(torch.isfinite(t).all()) for t in after.values()):
         raise NotMergeableError(f"m = {strength} overflows {module.weight.dtype}: use a smaller m")  # type: ignore[union-attr]
@@ -85,10 +89,6 @@ def mergeable_linear(site: ResolvedSite) -> Any:
             f"{site.site} lies behind a norm, so no weight carries it: attach it instead, or train at 'mlp.down_proj'"
         )
     weight = getattr(site.linear, "weight", None)
-    if weight is not None and weight.is_meta:
-        raise NotMergeableError(
-            f"the weights of {site.site} are offloaded: attach the change, or load without device_map"
-        )
     plain = isinstance(site.linear, nn.Linear) or hasattr(site.linear, "nx")
     if hasattr(site.linear, "base_layer"):
         raise NotMergeableError(
@@ -129,7 +129,3 @@ def _apply(module: Any, after: dict[str, Tensor], added_bias: bool) -> Merge:
             else:
                 getattr(module, name).copy_(value)
     return Merge(module, before, after, added_bias)
-
-
-def _d_out(module: Any) -> int:
-    return module.nf if hasattr(module, "nf") else module.out_features

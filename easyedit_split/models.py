@@ -66,6 +66,25 @@ def _check_device(device: str | None) -> None:
         raise ConfigError(f"device {device!r} is not available: torch sees {torch.cuda.device_count()} CUDA device(s)")
 
 
+@contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Inside, torch's "out of memory" becomes an error of this package.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ConfigError(
+            "it does not fit in the device's memory: free some, choose a smaller dtype or model, or shorter texts"
+        ) from error
+
+
 def context_length(model: Any) -> int | None:
     """Longest sequence in tokens that the model's position embeddings are made for; None if it does not say."""
     from .sites import unwrap

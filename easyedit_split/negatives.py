@@ -14,7 +14,7 @@ from tqdm import tqdm
 from .artifact import describe_model
 from .datasets import Prompted
 from .errors import DataError
-from .evaluation.cache import ReplyCache
+from .evaluation.cache import ReplyCache, request_key
 from .pairs import PreferencePair
 
 NUMBERS_A_TENSOR = 64
@@ -26,27 +26,26 @@ def model_fingerprint(model: Any) -> str:
     Cheap on purpose: it tells models apart, it does not prove that two are equal.
     """
     digest = hashlib.sha256(describe_model(model)["fingerprint"].encode())
-    names = [name for name, _ in model.named_parameters()]
-    for name in names:
-        owner, _, own = name.rpartition(".")
-        with _loaded(model.get_submodule(owner)) as module:
-            flat = getattr(module, own).detach().flatten()
-            step = max(1, flat.numel() // NUMBERS_A_TENSOR)
-            digest.update(name.encode())
-            digest.update(flat[::step][:NUMBERS_A_TENSOR].float().cpu().numpy().tobytes())
+    for path, module in model.named_modules():
+        with _loaded(module):
+            for name, parameter in module.named_parameters(path, recurse=False):
+                flat = parameter.detach().flatten()
+                step = max(1, flat.numel() // NUMBERS_A_TENSOR)
+                digest.update(name.encode())
+                digest.update(flat[::step][:NUMBERS_A_TENSOR].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 @contextmanager
-def _loaded(module: Any) -> Iterator[Any]:
-    """The module, its own weights brought back meanwhile if they are offloaded."""
+def _loaded(module: Any) -> Iterator[None]:
+    """Inside, the module's own weights are there, if they are offloaded."""
     if not any(p.is_meta for p in module.parameters(recurse=False)):
-        yield module
+        yield
         return
     from accelerate.utils import align_module_device
 
     with align_module_device(module, "cpu"):
-        yield module
+        yield
 
 
 def model_answers(
@@ -66,9 +65,11 @@ def model_answers(
     """
     from .generation import generate
 
-    asked = f"{model_fingerprint(model)}|{max_new_tokens}|{system_prompt}"
     known = ReplyCache(cache)
-    keys = {q: hashlib.sha256(f"{asked}|{q}".encode()).hexdigest() for q in questions}
+    shared = {
+        "model": model_fingerprint(model), "max_new_tokens": max_new_tokens, "system_prompt": system_prompt
+    }  # fmt: skip
+    keys = {q: request_key({**shared, "question": q}) for q in questions}
     left = [q for q, key in keys.items() if known.get(key) is None]
     for start in tqdm(range(0, len(left), batch_size), "answers", unit="batch", disable=not (progress and left)):
         batch = left[start : start + batch_size]

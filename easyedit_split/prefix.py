@@ -202,6 +202,18 @@ def prefix_store(
     return store
 
 
+@contextmanager
+def block_outputs(model: Any, layer: int) -> Iterator[list[Tensor]]:
+    """Inside, every output `(R, T, d)` of a decoder block is appended to the list."""
+    found: list[Tensor] = []
+    block = decoder_layers(model)[layer]
+    hook = block.register_forward_hook(lambda m, a, out: found.append(out[0] if isinstance(out, tuple) else out))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
 def run_decoder(model: Any, **inputs: Any) -> Tensor:
     """Last hidden states `(R, T, d)`, after the final norm."""
     return decoder(model)(use_cache=False, **inputs).last_hidden_state

@@ -91,9 +91,10 @@ class PairScorer:
         batch = lay_out(pairs, self.packed).to(device)
         hidden = self._hidden(indices, batch, handle)
         picked = hidden[batch.rows.to(hidden.device), batch.cols.to(hidden.device)]
-        per_token = token_losses(self.model, picked, batch.targets.to(hidden.device), self._scratch)
+        per_token = token_losses(self.model, picked, batch.targets, self._scratch)
         owner = batch.owner.to(per_token.device)
         sums = per_token.new_zeros(2 * len(pairs)).index_add(0, owner, per_token)
+        # of the lengths, because counting on a GPU would wait for it
         counts = torch.tensor([[len(p.matching), len(p.not_matching)] for p in pairs], dtype=torch.float32)
         return PairLosses(sums[0::2], sums[1::2], *counts.T.to(sums.device))
 
@@ -107,7 +108,8 @@ class PairScorer:
         items, width = row_items(indices, batch.rows_per_pair), batch.tokens.shape[1]
         with _steering(handle, batch):
             if self._adds:
-                assert handle is not None, "a scorer made for a change needs its handle"
+                if handle is None:
+                    raise ConfigError("this scorer was made for a change: pass its handle, silenced for no steering")
                 states, *inputs = self.store.get(items, width)
                 states = handle.steered(inputs[0] if inputs else states, states)
             else:

@@ -8,6 +8,7 @@ Where an architecture fuses several projections into one module, the site is a s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -130,13 +131,21 @@ def resolve_site(model: Any, site: Site) -> ResolvedSite:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes: where its parameters are or, if they are offloaded, where accelerate brings them."""
-    device = next(module.parameters()).device
+    """Where a module computes: where its parameters are or, if they are offloaded, where accelerate brings them.
+
+    Raises:
+        SiteError: they are nowhere.
+    """
+    device = next(chain(module.parameters(), module.buffers())).device  # some quantised layers have buffers only
     if device.type != "meta":
         return device
-    hooks = [getattr(part, "_hf_hook", None) for part in module.modules()]
-    places = [getattr(single, "execution_device", None) for hook in hooks for single in getattr(hook, "hooks", [hook])]
-    return next((torch.device(place) for place in places if place is not None), device)
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for single in getattr(hook, "hooks", (hook,)):  # accelerate may chain several in one
+            place = getattr(single, "execution_device", None)
+            if place is not None:
+                return torch.device(place)
+    raise SiteError("the model has no weights (they are on 'meta'): load it with from_pretrained")
 
 
 def embedding_device(model: Any) -> torch.device:

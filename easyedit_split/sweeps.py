@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,6 +192,7 @@ def _grid_losses(
 ) -> np.ndarray:
     """`(2, M, N)` summed losses."""
     import torch
+    from tqdm import tqdm
 
     from . import distributed
     from .models import held_still
@@ -199,12 +200,12 @@ def _grid_losses(
     from .sites import embedding_device
 
     losses = np.empty((2, len(grid), len(encoded)))
-    strengths = torch.from_numpy(grid).float()
+    strengths, hidden = torch.from_numpy(grid).float(), not progress or distributed.rank() > 0
     with (
         held_still(model),
         artifact.attach(model, 0.0) as handle,
         torch.no_grad(),
-        _bar(losses[0].size, progress and distributed.rank() == 0) as bar,
+        tqdm(total=losses[0].size, desc="sweep", unit="loss pair", disable=hidden) as bar,
     ):
         scorer = PairScorer(model, encoded, layer=artifact.site.layer, change=handle)
         order = scorer.lengths.argsort().tolist()
@@ -212,7 +213,7 @@ def _grid_losses(
         batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
         score = functools.partial(_score, scorer, handle, strengths)
         start = saved.restore(losses, batches)
-        bar(sum(map(len, batches[:start])))
+        bar.update(sum(map(len, batches[:start])))
         for first in range(start, len(batches), distributed.world()):
             group = batches[first : first + distributed.world()]  # one batch a process
             mine = group[distributed.shard()][:1]
@@ -223,7 +224,7 @@ def _grid_losses(
             losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = scored
             if distributed.rank() == 0:
                 saved.batch_done(losses, batches, first + len(group))
-            bar(len(part))
+            bar.update(len(part))
     return losses
 
 
@@ -245,19 +246,3 @@ def _score(scorer: Any, handle: Any, strengths: Any, cells: Any) -> np.ndarray:
     handle.set_strength(strengths[cells[:, 0]])
     found = scorer.losses(cells[:, 1], handle)
     return torch.stack([found.matching, found.not_matching]).double().cpu().numpy()
-
-
-def _bar(total: int, progress: bool) -> Any:
-    from contextlib import contextmanager
-
-    @contextmanager
-    def shown() -> Iterator[Any]:
-        if not progress:
-            yield lambda done: None
-            return
-        from tqdm import tqdm
-
-        with tqdm(total=total, desc="sweep", unit="loss pair") as bar:
-            yield bar.update
-
-    return shown()

@@ -7,7 +7,7 @@ from a checkpoint is the run that was not interrupted, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import distributed
-from .artifact import SteeringArtifact, describe_model, versions
+from .artifact import SteeringArtifact, describe_model, origin_of
 from .attach import Handle, attach, check_fit
 from .checkpoint import SECONDS_BETWEEN, Checkpoint
 from .config import TrainConfig
@@ -24,7 +24,7 @@ from .deltas import make_delta
 from .errors import TrainingError
 from .models import check_trainable, context_length, held_still, random_state_kept
 from .objectives import AnswerLosses, Objective, SplitObjective
-from .pairs import PreferencePair, pairs_hash
+from .pairs import PreferencePair
 from .plan import Draw, Plan, seed_of
 from .positions import Positions
 from .scoring import PairLosses, PairScorer, joined
@@ -62,7 +62,8 @@ def train(
 
     Raises:
         SiteError, ConfigError, DataError: see `resolve_site`, `TrainConfig`, `check_trainable`, `Encoder.pairs`.
-        TrainingError: a loss or gradient that is not finite; its `artifact` is the change before that step.
+        TrainingError: a loss or gradient that is not finite, or a batch that does not fit in memory; its `artifact` is
+            the change before that step.
     """
     objective, config = objective or SplitObjective(), config or TrainConfig()
     encoder = Encoder(tokenizer, chat, system_prompt)
@@ -74,8 +75,9 @@ def train(
     delta.to(device_of(resolved.module))
     positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
     artifact = SteeringArtifact(
-        delta, site, positions, describe_model(model), _origin(pairs, objective, config, chat, system_prompt)
-    )
+        delta, site, positions, describe_model(model),
+        origin_of(pairs, _described(objective), chat, system_prompt, config=_described(config)),
+    )  # fmt: skip
     encoded = encoder.pairs(pairs, context_length(model))
     with (
         held_still(model),
@@ -210,16 +212,12 @@ class _Loop:
 
 def _check_losses(scored: Sequence[tuple[Draw, Tensor]], step: int, artifact: SteeringArtifact) -> None:
     """Raise `TrainingError` where a loss is not finite, in this process or in another one."""
-    finite = torch.cat([torch.isfinite(losses) for _, losses in scored]).cpu() if scored else torch.ones(1)
-    if distributed.everywhere(bool(finite.all())):
+    finite = not scored or bool(torch.cat([losses for _, losses in scored]).isfinite().all())
+    if distributed.everywhere(finite):
         return
-    which = "a pair of another process"
-    if not finite.all():
-        bad = int(finite.logical_not().nonzero()[0])
-        pairs, strengths = (
-            torch.cat(parts) for parts in zip(*((d.pairs, d.signs * d.strengths) for d, _ in scored), strict=True)
-        )
-        which = f"pair {int(pairs[bad])} at m = {float(strengths[bad]):g}"
+    bad = ((draw, i) for draw, losses in scored for i in (~losses.isfinite()).nonzero()[:, 0].tolist())
+    named = (f"pair {int(d.pairs[i])} at m = {float(d.signs[i] * d.strengths[i]):g}" for d, i in bad)
+    which = next(named, "a pair of another process")
     raise TrainingError(
         f"step {step}: the loss of {which} is not finite: "
         "lower lr or steering_factors, or load the model in float32 or bfloat16",
@@ -243,19 +241,8 @@ def in_roles(losses: PairLosses, signs: Tensor, reference: PairLosses | None = N
     )
 
 
-def _origin(
-    pairs: Sequence[PreferencePair], objective: Objective, config: TrainConfig, chat: bool, system_prompt: str
-) -> dict[str, Any]:
-    concepts = sorted({p.concept for p in pairs if p.concept})
-    parameters = asdict(objective) if hasattr(objective, "__dataclass_fields__") else {}  # type: ignore[call-overload]
-    return {
-        "objective": {"name": objective.name, **parameters},
-        "config": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()},
-        "pairs": len(pairs),
-        "pairs_sha256": pairs_hash(pairs),
-        "concept": concepts[0] if len(concepts) == 1 else None,
-        "concept_id": pairs[0].concept_id if pairs else None,
-        "chat": chat,
-        "system_prompt": system_prompt,
-        "versions": versions(),
-    }
+def _described(settings: Any) -> dict[str, Any]:
+    """Settings as JSON has them, an objective's name first."""
+    named = {"name": settings.name} if hasattr(settings, "name") else {}
+    values = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {}
+    return {**named, **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}

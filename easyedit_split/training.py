@@ -34,7 +34,7 @@ def train_from(
 
     Raises:
         ConfigError: no layers named.
-        TrainingError: numbers that are not finite; the last good change is then in `folder`/last_good.
+        TrainingError: see `train`; the last good change is then in `folder`/last_good.
     """
     if not hp.layers:
         raise ConfigError("no layer named: set layers=[N]")

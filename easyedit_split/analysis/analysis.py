@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import FitError
 from . import bootstrap, decay
+from .budgets import BUDGETS
 from .fit import fit_preference, fit_utility
 from .logodds import Curve, Sweep, curves
 from .pareto import preference_at_budget
@@ -23,8 +24,6 @@ from .region import Regions, regions
 from .result import FitResult
 
 Array = NDArray[np.float64]
-
-BUDGETS = (0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, eq=False)

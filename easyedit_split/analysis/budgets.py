@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sweeps import SweepTable
+from . import bootstrap
 from .bootstrap import curve_draws, draw_counts
-from .logodds import curves
+from .logodds import Sweep, curves
 from .pareto import preference_at_budget
 
 BUDGETS = (0.5, 1.0, 2.0, 4.0)
-LEVEL = 95.0
 
 
-def front_at_budgets(
-    table: SweepTable, n_boot: int, budgets: Sequence[float] = BUDGETS, seed: int = 0
-) -> dict[str, Any]:
+def front_at_budgets(table: Sweep, n_boot: int, budgets: Sequence[float] = BUDGETS, seed: int = 0) -> dict[str, Any]:
     """Highest measured gain in preference at each of `budgets` nats: `gain` (K,), and `draws` (n_boot, K).
 
     Draws take the same examples in every cell with as many test pairs, so that methods can be compared draw by draw
@@ -35,9 +32,5 @@ def front_at_budgets(
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     """95% percentile interval of draws `(B,)`; NaN where all are."""
-    known = draws[np.isfinite(draws)]
-    if not len(known):
-        return float("nan"), float("nan")
-    tail = (100.0 - LEVEL) / 2
-    low, high = np.percentile(known, [tail, 100.0 - tail])
+    low, high = bootstrap.interval(draws[:, None])[0]
     return float(low), float(high)

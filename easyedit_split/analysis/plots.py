@@ -10,6 +10,7 @@ matplotlib is loaded on first use, and without pyplot, so no window, no global s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FitError
+from ..files import write_bytes
 from .analysis import Analysis
 from .logodds import Curve
 from .manifold import MeasuredDecay
@@ -136,16 +138,21 @@ def plot_manifold(measured: MeasuredDecay, title: str = "") -> Figure:
 
 
 def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
-    """Write ``stem``.png and ``stem``.svg and return both paths. The same figure gives the same bytes."""
+    """Write ``stem``.png and ``stem``.svg and return both paths. The same figure gives the same bytes.
+
+    Raises:
+        ArtifactError: a file cannot be written.
+    """
     import matplotlib
 
-    base = Path(stem)
-    base.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
+    base, png, svg = Path(stem), BytesIO(), BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "easyedit-split"}):
-        figure.savefig(png, dpi=DPI, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    return png, svg
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return (
+        write_bytes(base.with_name(base.name + ".png"), png.getvalue()),
+        write_bytes(base.with_name(base.name + ".svg"), svg.getvalue()),
+    )
 
 
 def _figure(height: float) -> Figure:

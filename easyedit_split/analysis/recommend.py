@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FitError
-from .bootstrap import LEVEL, point_draws
+from .bootstrap import interval, point_draws
 from .logodds import Curve
 from .result import FitResult
 
@@ -122,8 +122,7 @@ def recommendation_interval(
     if not some.any():
         return recommendation
     best = m[np.where(allowed, drawn_preference, -np.inf).argmax(axis=1)[some]]
-    tail = 50.0 * (1.0 - LEVEL)
-    low, high = np.percentile(best, [tail, 100.0 - tail])
+    low, high = interval(best[:, None])[0]
     return replace(recommendation, interval=(float(low), float(high)))
 
 

@@ -119,6 +119,26 @@ def _file_name(key: Key) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", tables.label(key))
 
 
+def page(title: str, parts: Sequence[str]) -> str:
+    """A whole HTML page that needs no network; `parts` are its pieces of HTML, below the title."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    body = "\n".join((f"<h1>{html.escape(title)}</h1>", *parts))
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def figure(caption: str, svg: Path) -> str:
+    """A figure as a piece of HTML, the picture in it."""
+    data = base64.b64encode(svg.read_bytes()).decode("ascii")
+    text = html.escape(caption)
+    image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
+
+
+def section(title: str, table: str) -> str:
+    """A table, in HTML, below its title."""
+    return f'<h2>{html.escape(title)}</h2><div class="wide">{table}</div>'
+
+
 def _undefined(one: Analysis) -> str:
     return f"{one.n_examples} examples, reduction={one.reduction!r}; undefined points: {one.undefined}."
 
@@ -127,22 +147,15 @@ def _html(
     title: str, context: Mapping[str, str], analyses: Mapping[Key, Analysis], found: list[Table],
     figures: list[tuple[str, tuple[Path, Path]]],
 ) -> str:  # fmt: skip
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts = []
     if context:
         items = "<br>".join(f"{html.escape(k)}: {html.escape(str(v))}" for k, v in context.items())
         parts.append(f'<p class="small">{items}</p>')
     for key, one in analyses.items():
         lines = "".join(f"<li>{html.escape(note)}</li>" for note in (_undefined(one), *one.notes))
         parts.append(f"<h2>{html.escape(tables.label(key))}</h2><ul>{lines}</ul>")
-    for caption, (_, svg) in figures:
-        data = base64.b64encode(svg.read_bytes()).decode("ascii")
-        text = html.escape(caption)
-        image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
-        parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
-    for table in found:
-        parts.append(f'<h2>{html.escape(table.title)}</h2><div class="wide">{table.html()}</div>')
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    parts += [figure(caption, svg) for caption, (_, svg) in figures]
+    return page(title, [*parts, *(section(table.title, table.html()) for table in found)])
 
 
 def _markdown(

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import DataError
 from .analysis import Analysis
+from .decay import parameter_names
 from .result import FitResult
 from .splits import Transfer
 
@@ -191,7 +192,7 @@ def budget_table(analyses: Mapping[Key, Analysis]) -> Table:
 
 def parameter_table(analyses: Mapping[Key, Analysis]) -> Table:
     """Parameters of every fit with their standard errors, and the condition number of their covariance."""
-    names = ("alpha", "beta", "b", "m_plus", "L_plus", "p_plus", "m_minus", "L_minus", "p_minus")
+    names = parameter_names("preference")
     rows: list[tuple[Cell, ...]] = []
     paired = any(isinstance(key, tuple) for key in analyses)
     for key, found in analyses.items():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import Hyperparameters
 from ..errors import ConfigError
 from ..hyperfiles import flatten_sections, hyperparameters, read_yaml
 from ..pairs import PreferencePair, flat_pairs, load_pairs
+
+if TYPE_CHECKING:
+    from ..artifact import SteeringArtifact
 
 
 def hparams_options(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +86,17 @@ def load(hp: Hyperparameters) -> tuple[Any, Any]:
     if not hp.model_name_or_path:
         raise ConfigError("no model named: set model_name_or_path=FOLDER (or model_name_or_path=demo)")
     return load_model(hp.model_name_or_path, dtype=hp.dtype, device=own_device(hp.device), device_map=hp.device_map)
+
+
+def load_artifact(folder: str, hp: Hyperparameters) -> SteeringArtifact:
+    """The change in a folder that `train` wrote; `layers=[N]` says which, where there are several.
+
+    Raises:
+        ArtifactError: see `SteeringArtifact.load`.
+    """
+    from ..artifact import SteeringArtifact
+
+    return SteeringArtifact.load(folder, hp.layers[0] if len(hp.layers) == 1 else None)
 
 
 def data(hp: Hyperparameters, key: str) -> list[PreferencePair]:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from ..errors import ConfigError
-from .common import data, hparams_options, load, output_dir, print_table, settings
+from .common import data, hparams_options, load, load_artifact, output_dir, print_table, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,6 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..artifact import SteeringArtifact
     from ..evaluation.rubrics import rubric
     from ..files import write_text
 
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     hp = settings(arguments)
     folder, pairs = output_dir(hp), data(hp, "test_data")
     judge = _judge(hp, arguments.rubric)
-    artifact = SteeringArtifact.load(arguments.artifact) if arguments.artifact else None
+    artifact = load_artifact(arguments.artifact, hp) if arguments.artifact else None
     model, tokenizer = load(hp)
     strengths = (arguments.m or [0.0, 1.0]) if artifact else [0.0]
     runs = [_texts(hp, model, tokenizer, pairs, artifact, m) for m in strengths]
@@ -59,18 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _judge(hp: Any, rubrics: list[str]) -> Any:
-    """The micro-world's grammar for its own data, else the endpoint of the environment; None without a rubric."""
-    from ..evaluation.client import ApiJudge, JudgeSettings
-    from ..evaluation.demo import DemoJudge
+    """None where no rubric is asked about."""
+    from ..evaluation.judging import find_judge
 
     if not rubrics:
         return None
-    if hp.test_data.startswith("demo:"):
-        return DemoJudge(hp.test_data.removeprefix("demo:"))
-    found = JudgeSettings.from_environment()
+    found = find_judge("auto", hp.test_data.removeprefix("demo:"), output_dir(hp) / "judge-replies.jsonl")
     if found is None:
         raise ConfigError("--rubric needs a judge: set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint)")
-    return ApiJudge(found, output_dir(hp) / "judge-replies.jsonl")
+    return found
 
 
 def _texts(hp: Any, model: Any, tokenizer: Any, pairs: Any, artifact: Any, m: float) -> list[str]:
@@ -96,7 +92,7 @@ def _without_judge(hp: Any, model: Any, tokenizer: Any, pairs: Any, texts: list[
 
 
 def _add_judged(found: list[dict[str, Any]], judge: Any, rubrics: list[str], pairs: Any, runs: list[list[str]]) -> None:
-    from ..evaluation.judged import items_of, judge_texts
+    from ..evaluation.judging import items_of, judge_texts
 
     price = judge.estimate([item for texts in runs for item in items_of(rubrics, pairs, texts)])
     print(f"judge {judge.name}: {price}", flush=True)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import hparams_options, load, settings
+from .common import hparams_options, load, load_artifact, settings
 
 if TYPE_CHECKING:
     from ..artifact import SteeringArtifact
@@ -36,10 +36,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..artifact import SteeringArtifact
-
     hp = settings(arguments)
-    artifact = SteeringArtifact.load(arguments.artifact, hp.layers[0] if len(hp.layers) == 1 else None)
+    artifact = load_artifact(arguments.artifact, hp)
     write = {"hf": _hf, "peft": _peft, "gguf": _gguf, "easyedit": _easyedit}[arguments.to]
     print(write(arguments, hp, artifact))
     return 0

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from .common import hparams_options, load, settings
+from .common import hparams_options, load, load_artifact, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +21,11 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from transformers import TextStreamer
 
-    from ..artifact import SteeringArtifact
     from ..generation import generate
 
     hp = settings(arguments)
     prompts = _prompts(arguments)
-    artifact = SteeringArtifact.load(arguments.artifact) if arguments.artifact else None
+    artifact = load_artifact(arguments.artifact, hp) if arguments.artifact else None
     model, tokenizer = load(hp)
     strengths = arguments.m or list(hp.multipliers) if artifact else [0.0]
     for m in strengths:

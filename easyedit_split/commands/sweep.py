@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import checkpoint_option, data, hparams_options, load, output_dir, print_table, settings
+from .common import checkpoint_option, data, hparams_options, load, load_artifact, output_dir, print_table, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +18,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from ..artifact import SteeringArtifact
     from ..distributed import processes, rank
     from ..locks import folder_lock
     from ..sweeps import sweep
 
     hp = settings(arguments)
-    artifact = SteeringArtifact.load(arguments.artifact, hp.layers[0] if len(hp.layers) == 1 else None)
+    artifact = load_artifact(arguments.artifact, hp)
     pairs = data(hp, "test_data")
     target = Path(arguments.out or output_dir(hp) / "sweep.parquet")
     partial = target.with_name(f".{target.name}.partial")

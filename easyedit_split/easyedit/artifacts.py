@@ -6,6 +6,7 @@ Files are read with `weights_only=True`, so that nothing in them can run.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ import torch
 from torch import Tensor
 
 from ..artifact import SteeringArtifact
+from ..config import COMPONENT_OF
 from ..deltas import LinearDelta, LoRA, from_tensors
 from ..errors import ArtifactError, ConfigError
-from ..files import write_atomically
+from ..files import write_bytes
 from ..sites import Site
-
-_LINEAR = {"mlp_mid": "mlp.down_proj"}
 
 
 def read_folder(folder: str | Path, layer: int, concept_id: int = 0) -> SteeringArtifact:
@@ -95,7 +95,7 @@ def to_state(artifact: SteeringArtifact) -> Any:
         if not artifact.acts_at_block_output:
             raise ArtifactError(why_no_plain_vector(artifact))
         return tensors["db"]
-    names = [name for name, component in _LINEAR.items() if component == artifact.site.component]
+    names = [name for name, component in COMPONENT_OF.items() if component == artifact.site.component]
     if not names:
         raise ArtifactError(
             f"EasyEdit has no name for a change at {artifact.site}; only mlp.down_proj ('mlp_mid') can be kept so"
@@ -114,10 +114,9 @@ def write_pt(artifact: SteeringArtifact, folder: str | Path) -> Path:
     Raises:
         ArtifactError: EasyEdit has no file for this change, or it cannot be written.
     """
-    state = to_state(artifact)
-    path = Path(folder) / f"layer_{artifact.site.layer}.pt"
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
-    return path
+    content = io.BytesIO()  # torch.save to a full disk raises no OSError
+    torch.save(to_state(artifact), content)
+    return write_bytes(Path(folder) / f"layer_{artifact.site.layer}.pt", content.getvalue())
 
 
 def why_no_plain_vector(artifact: SteeringArtifact) -> str:
@@ -145,12 +144,12 @@ def _convert(state: Any, layer: int, concept_id: int, where: str) -> SteeringArt
         raise ArtifactError(f"{where} holds {_kind(state)} for a concept, which is none of EasyEdit's vector, lora "
                             "and local_weight results; give what its training wrote")  # fmt: skip
     component = state.get("intervention_components", "mlp_mid")
-    if component not in _LINEAR:
+    if component not in COMPONENT_OF:
         raise ArtifactError(
             f"{where} was trained with intervention_components {component!r}, which reads one place and writes "
             "another and so changes no linear layer; train it with 'mlp_mid'"
         )
-    return SteeringArtifact(delta, Site(layer, _LINEAR[component]), origin=origin)
+    return SteeringArtifact(delta, Site(layer, COMPONENT_OF[component]), origin=origin)
 
 
 def _delta(form: str, tensors: dict[str, Tensor], where: str) -> LinearDelta:

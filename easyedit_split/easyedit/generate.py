@@ -63,11 +63,6 @@ def _settings(hparams: Any) -> Hyperparameters:
                     f"{settings.source}: {name} = {getattr(hparams, name)} has no meaning for unified_sft; "
                     "use alg_name: split"
                 )
-    if settings.alg_name == "unified_diffmean" and settings.intervention_method != "vector":
-        raise ConfigError(
-            f"{settings.source}: unified_diffmean has no form {settings.intervention_method!r}; "
-            "set intervention_method: vector"
-        )
     return settings
 
 

@@ -12,7 +12,8 @@ from ..errors import HostError
 from . import repair
 from .importhook import ImportHook, is_importable
 
-#: The methods this package adds: all of them have a train and an apply phase.
+#: The methods this package adds, each with a train and an apply phase: `config.OBJECTIVE_OF`, which every Hydra
+#: program would wait for if it were imported here.
 METHODS = ("split", "unified_sft", "unified_reps", "unified_diffmean")
 HOME_VARIABLE = "EASYEDIT_HOME"
 

@@ -44,11 +44,10 @@ class ReplyCache:
         # a line break in front, so that a line cut short before cannot swallow this one
         line = "\n" + json.dumps({"key": key, "reply": reply}, ensure_ascii=False) + "\n"
         try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                os.write(handle, line.encode("utf-8", "replace"))
-            finally:
-                os.close(handle)
+            with self.path.open("ab") as file:
+                file.write(line.encode("utf-8", "replace"))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise ArtifactError(
                 f"{self.path} cannot be written ({error.strerror}): free space, or name another file"

@@ -7,6 +7,7 @@ request. A reply that cannot be read is asked again and then counted as missing,
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -87,11 +88,16 @@ class ApiJudge:
     Args:
         cache: a file for replies, or None to keep them in memory only.
         progress: called with 1 as each item is done.
+
+    Raises:
+        ConfigError: the package `openai` is missing.
     """
 
     def __init__(
         self, settings: JudgeSettings, cache: str | Path | None = None, progress: Callable[[int], object] | None = None
     ) -> None:
+        if importlib.util.find_spec("openai") is None:
+            raise ConfigError("the package 'openai' is missing: pip install 'easyedit-split[judge]'")
         self.settings, self.cache, self.progress = settings, ReplyCache(cache), progress
 
     @property

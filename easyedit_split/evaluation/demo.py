@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from ..demo import judge as grammar
 from .judges import Estimate, JudgeItem, Scores
-
-_RUBRICS = ("concept", "instruct", "fluency")
+from .rubrics import AXBENCH_RUBRICS
 
 
 class DemoJudge:
@@ -21,7 +20,7 @@ class DemoJudge:
         return f"grammar of the micro-world ({self.task})"
 
     def offers(self, rubric: str) -> bool:
-        return rubric in _RUBRICS
+        return rubric in AXBENCH_RUBRICS
 
     def estimate(self, items: Sequence[JudgeItem]) -> Estimate:
         return Estimate(0, len(items), 0, 0, 0.0)

@@ -39,7 +39,7 @@ def perplexity(
     encoded = []
     for question, text in zip(questions, texts, strict=True):
         answer = tuple(encoder.answer(text))
-        encoded.append(EncodedPair(tuple(encoder.prompt(question)), answer, answer[:1]))
+        encoded.append(EncodedPair(tuple(encoder.prompt(question)), answer, answer[:1]))  # a pair has two answers
     scorer = PairScorer(model, encoded)
     loss = tokens = 0.0
     with held_still(model), torch.no_grad():

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.budgets import BUDGETS, interval
-from .settings import AXBENCH_RUBRICS, metrics
+from ..evaluation.rubrics import AXBENCH_RUBRICS
+from .settings import metrics
 
 Result = Mapping[str, Any]
 Key = tuple[str, str, str]  # data set, method, form

@@ -11,12 +11,11 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, SteeringError
-from ..files import write_atomically, write_text
+from ..files import write_bytes, write_text
+from ..models import memory_errors_named
 from .cell import Task, run_cell
 from .judging import judge_of, judged_offline
 
@@ -55,7 +54,7 @@ def finished_on_ray(tasks: Sequence[Task], address: str | None = None) -> Iterat
         waiting: dict[Any, Task] = {}
         for task in tasks:
             gpus = 1 if task.settings.device.startswith("cuda") else 0
-            waiting[remote.options(num_cpus=1, num_gpus=gpus).remote(*_packed(task))] = task
+            waiting[remote.options(num_cpus=1, num_gpus=gpus).remote(task, _kept(task))] = task
         while waiting:
             (done,), _ = ray.wait(list(waiting))
             task = waiting.pop(done)
@@ -65,32 +64,25 @@ def finished_on_ray(tasks: Sequence[Task], address: str | None = None) -> Iterat
             ray.shutdown()
 
 
-def compute(task: Task, hparams: bytes, kept: bytes) -> Answer:
+def compute(task: Task, kept: bytes) -> Answer:
     """On a node: run a cell's numbers. Returns what went wrong, and the cell's files by their relative paths."""
     with tempfile.TemporaryDirectory(prefix="easyedit_split_") as name:
-        folder = Path(name)
-        cell = task.cell
-        if cell.hparams:
-            path = folder / "hparams" / Path(cell.hparams).name
-            path.parent.mkdir()
-            path.write_bytes(hparams)
-            cell = replace(cell, hparams=str(path))
-        judge = "demo" if judged_offline(task.settings, cell.dataset) else "none"
-        here = replace(task, cell=cell, settings=replace(task.settings, output_dir=str(folder), judge=judge))
+        here = replace(task, settings=replace(task.settings, output_dir=name, judge="none"))
         if kept:
             here.folder.mkdir(parents=True)
             here.result_file.write_bytes(kept)
         try:
-            run_cell(here)
+            with memory_errors_named():
+                run_cell(here)
         except SteeringError as error:
             return str(error), {}
         files = sorted(p for p in here.folder.rglob("*") if p.is_file())
         return "", {str(p.relative_to(here.folder)): p.read_bytes() for p in files}
 
 
-def _packed(task: Task) -> tuple[Task, bytes, bytes]:
-    hparams = Path(task.cell.hparams).read_bytes() if task.cell.hparams else b""
-    return task, hparams, task.result_file.read_bytes() if task.result_file.is_file() else b""
+def _kept(task: Task) -> bytes:
+    """The result that is there already; nothing without one."""
+    return task.result_file.read_bytes() if task.result_file.is_file() else b""
 
 
 def _received(ray: Any, done: Any, task: Task) -> str:
@@ -101,7 +93,7 @@ def _received(ray: Any, done: Any, task: Task) -> str:
             return error
         result = {**json.loads(files.pop(task.result_file.name)), "cell": asdict(task.cell)}
         for name, content in files.items():
-            write_atomically(task.folder / name, partial(_put, content))
+            write_bytes(task.folder / name, content)
         write_text(task.result_file, json.dumps(result) + "\n")
         run_cell(task)
     except SteeringError as failure:
@@ -109,7 +101,3 @@ def _received(ray: Any, done: Any, task: Task) -> str:
     except ray.exceptions.RayError as failure:
         return f"it could not be run ({str(failure).strip().splitlines()[-1]})"
     return ""
-
-
-def _put(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

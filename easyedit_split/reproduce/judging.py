@@ -11,8 +11,8 @@ from typing import Any
 from ..demo import TASKS
 from ..errors import ConfigError
 from ..evaluation.accuracy import generation_accuracy
-from ..evaluation.judged import Judged, items_of, judge_texts
 from ..evaluation.judges import Estimate, Judge
+from ..evaluation.judging import Judged, find_judge, items_of, judge_texts
 from ..evaluation.rubrics import RUBRICS, SYSTEM
 from ..pairs import PreferencePair
 from .prepare import Prepared
@@ -23,26 +23,8 @@ LETTERS_A_TOKEN = 4
 
 
 def judge_of(settings: GridSettings, dataset: str) -> Judge | None:
-    """The judge of a data set: the micro-world's grammar for its own tasks, an endpoint where a key is set, else None.
-
-    Raises:
-        ConfigError: an endpoint was asked for and there is no key, or the grammar for a data set that is not its own.
-    """
-    from ..evaluation.client import ApiJudge, JudgeSettings
-    from ..evaluation.demo import DemoJudge
-
-    if settings.judge == "none":
-        return None
-    if judged_offline(settings, dataset):
-        return DemoJudge(dataset)
-    if settings.judge == "demo":
-        raise ConfigError(f"judge=demo knows {', '.join(TASKS)} but not {dataset!r}: use judge=auto")
-    endpoint = JudgeSettings.from_environment()
-    if endpoint is None:
-        if settings.judge == "api":
-            raise ConfigError("judge=api needs a key: set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint)")
-        return None
-    return ApiJudge(endpoint, settings.output / "judge-replies.jsonl")
+    """The judge of a data set. Raises `ConfigError`: see `find_judge`."""
+    return find_judge(settings.judge, dataset, settings.output / "judge-replies.jsonl")
 
 
 def judged_offline(settings: GridSettings, dataset: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..analysis.report import STYLE
+from ..analysis import report
 from ..analysis.tables import Table
 from ..demo import TASKS
 from ..files import write_text
@@ -110,14 +109,7 @@ def _page(
     title: str, lines: Sequence[str], tables: Sequence[ScoreTable], place: Table,
     figures: Sequence[tuple[str, Path, Path]],
 ) -> str:  # fmt: skip
-    parts = [f"<h1>{html.escape(title)}</h1>", "<ul>", *(f"<li>{html.escape(line)}</li>" for line in lines), "</ul>"]
-    shown: list[ScoreTable | Table] = [*tables, place]
-    for table in shown:
-        parts.append(f'<h2>{html.escape(table.title)}</h2><div class="wide">{table.html()}</div>')
-    for caption, _, svg in figures:
-        data = base64.b64encode(svg.read_bytes()).decode("ascii")
-        text = html.escape(caption)
-        image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
-        parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    notes = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    scores = [report.section(table.title, table.html()) for table in tables]
+    pictures = [report.figure(caption, svg) for caption, _, svg in figures]
+    return report.page(title, [f"<ul>{notes}</ul>", *scores, report.section(place.title, place.html()), *pictures])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError, SteeringError
+from ..models import memory_errors_named
 from ..negatives import model_fingerprint
 from .cell import Task, grid_model, read_result, run_cell
 from .grid import dataset_cells, hparams_files, hyperparameters_of, inputs_hash, may_hold, selected
@@ -130,7 +131,8 @@ def _finished(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str]]:
 def _outcome(task: Task) -> str:
     """Empty, or what went wrong."""
     try:
-        run_cell(task)
+        with memory_errors_named():
+            run_cell(task)
     except SteeringError as error:
         return str(error)
     return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, nearest
+from ..evaluation.rubrics import AXBENCH_RUBRICS
 
 # folder under hparams/ -> the model it is for
 MODELS = {
@@ -24,7 +25,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "psychopathy": ("accuracy",),
     "powerseeking": ("power_seeking",),
 }
-AXBENCH_RUBRICS = ("concept", "instruct", "fluency")
 STRENGTHS = ("recommended", "grid")
 JUDGES = ("auto", "demo", "api", "none")
 # the micro-world is small, and its grid has to end within minutes

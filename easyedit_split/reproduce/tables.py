@@ -126,13 +126,14 @@ def score_tables(groups: Mapping[Key, Sequence[Result]], model: str) -> list[Sco
     """Tables 2, 3, the front beside Table 3, 5, 6, and the measures without a judge."""
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in groups))
     scores = tuple((d, c) for d in datasets for c in score_columns(d))
-    budgets = tuple((d, nats(b)) for d in datasets for b in BUDGETS)
+    named = {nats(b): b for b in BUDGETS}
+    budgets = tuple((d, name) for d in datasets for name in named)
     return [
         _table("table2", "Scores of the baselines at the chosen strength (Table 2)", scores, _score, groups, model,
                keep=lambda method: method in BASELINES),
         _table("table3", "Scores at the chosen strength (Table 3)", scores, _score, groups, model),
         _table("table3_front", "Preference gained within budgets of utility, nats (beside Table 3)", budgets,
-               lambda results, what: gain(results, float(what.split()[0])), groups, model, drop_vanilla=True),
+               lambda results, what: gain(results, named[what]), groups, model, drop_vanilla=True),
         _table("table5", "R2 of fits to the test curves (Table 5)", _each(datasets, FIT_COLUMNS), _fit, groups, model,
                drop_vanilla=True, marked=False),
         _table("table6", "R2 of the training curves' fits on both splits (Table 6)", _each(datasets, TRANSFER_COLUMNS),

@@ -125,7 +125,7 @@ def test_a_shipped_file_with_the_demo_model(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_diff_mean_from_the_command_line(folder: Path, data: Path, tmp_path: Path) -> None:
-    assert main(_train(folder, data, tmp_path, "alg_name=unified_diffmean")) == 0
+    assert main(_train(folder, data, tmp_path, "alg_name=unified_diffmean", "intervention_components=null")) == 0
     assert SteeringArtifact.load(tmp_path).site.component == "residual"
 
 

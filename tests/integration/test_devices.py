@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
+from everything import differences, results
 from laws import TEXT_PAIRS, assert_close, noisy
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
+from easyedit_split.artifact import SteeringArtifact
 from easyedit_split.combine import promoted_tokens
 from easyedit_split.config import TrainConfig
-from easyedit_split.errors import NotMergeableError
+from easyedit_split.deltas import FORMS
+from easyedit_split.errors import NotMergeableError, SiteError
 from easyedit_split.estimators import diff_mean
 from easyedit_split.generation import generate
 from easyedit_split.negatives import model_fingerprint
@@ -54,13 +58,16 @@ def test_on_make_believe_cards_as_on_the_processor(tmp_path: Path) -> None:
     assert answers.pop("waits") == 2
     assert answers.keys() == CASES.keys()
     for case, answer in answers.items():
-        assert answer["found"].keys() == answer["expected"].keys()
-        for name, expected in answer["expected"].items():
-            found = answer["found"][name]
-            if "texts" in name or name == "promoted":
-                assert found == expected, (case, name)
-            else:
-                assert_close(torch.tensor(found), torch.tensor(expected), TOLERANCE)
+        assert differences(answer["found"], answer["expected"], TOLERANCE) == [], case
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_on_a_gpu_as_on_the_processor(kind: str, form: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    assert differences(results(tiny_model(kind).cuda(), form), results(tiny_model(kind), form), TOLERANCE) == []
 
 
 @pytest.mark.parametrize("form", ["vector", "lora", "local_weight"])
@@ -93,7 +100,28 @@ def test_offloaded_weights_are_not_merged_into() -> None:
         noisy(model).merge(model, 1.0)
 
 
-@pytest.mark.parametrize("kind", [k for k in ARCHITECTURES if not tiny_model(k).config.tie_word_embeddings])
+@pytest.mark.parametrize(("form", "bias"), [("lora", "refuse"), ("vector", "lora_bias")])
+def test_adapters_of_an_offloaded_model(form: str, bias: str, tmp_path: Path) -> None:
+    model = tiny_model("qwen2")
+    artifact = noisy(model, form)
+    offloaded = cpu_offload(tiny_model("qwen2"), torch.device("cpu"))
+    folders = [
+        artifact.to_peft(tmp_path / name, model=m, bias=bias).folder for name, m in (("a", model), ("b", offloaded))
+    ]
+    first, second = (SteeringArtifact.from_peft(folder) for folder in folders)
+    assert first.site == second.site
+    for name, tensor in first.delta.tensors().items():
+        assert torch.equal(tensor, second.delta.tensors()[name])
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny_model("qwen2").config)
+    with pytest.raises(SiteError, match="no weights"):
+        train(model, tiny_tokenizer(), TEXT_PAIRS, site=Site(1), form="vector")
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_offloaded_weights_have_the_fingerprint_of_loaded_ones(kind: str) -> None:
     offloaded = cpu_offload(tiny_model(kind), torch.device("cpu"))
     assert model_fingerprint(offloaded) == model_fingerprint(tiny_model(kind))

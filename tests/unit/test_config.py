@@ -125,6 +125,20 @@ def test_easyedits_slips_are_read_with_a_note() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"alg_name": "unified_reps", "beta": 0.1}, "beta = 0.1 is not supported: remove it, or set 1"),
+        ({"alg_name": "unified_diffmean", "intervention_method": "lora"}, "a vector at the residual stream"),
+        ({"alg_name": "unified_diffmean", "intervention_components": "mlp_mid"}, "a vector at the residual stream"),
+        ({"max_utility_drop": 1.0}, "unknown key 'max_utility_drop'"),
+    ],
+)
+def test_what_a_method_would_ignore_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        hyperparameters(values)
+
+
+@pytest.mark.parametrize(
     ("method", "component", "expected"),
     [
         ("vector", None, "residual"),

@@ -203,7 +203,7 @@ def test_meaningless_settings_are_refused(wrapper: Any) -> None:
     classes = importlib.import_module("steer.utils.alg_dict").HYPERPARAMS_CLASS_DICT
     cases = [
         (classes["unified_sft"]["train"](layers=[1], neg_loss_weight=0.5), "neg_loss_weight = 0.5 has no meaning"),
-        (classes["unified_diffmean"]["train"](layers=[1], intervention_method="lora"), "no form 'lora'"),
+        (classes["unified_diffmean"]["train"](layers=[1], intervention_method="lora"), "makes a vector"),
         (classes["split"]["train"](), "layers is empty"),
         (classes["split"]["train"](layers=[1], ref_loss_weight=0.5), "ref_loss_weight = 0.5 is not supported"),
         (classes["split"]["train"](layers=[1], intervention_type="clamping"), "intervention_type = 'clamping'"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from host.standin import LAYOUTS, write_standin
 
+from easyedit_split.config import OBJECTIVE_OF
 from easyedit_split.easyedit import METHODS, launcher, registration
 from easyedit_split.easyedit.registration import register
 from easyedit_split.errors import ConfigError, HostError
@@ -221,6 +222,10 @@ def run_python(code: str, tmp_path: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_methods_are_those_of_the_hyper_parameters() -> None:
+    assert set(METHODS) == set(OBJECTIVE_OF)
 
 
 def test_every_hydra_program_pays_little_for_the_plugin(tmp_path: Path) -> None:

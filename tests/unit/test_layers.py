@@ -88,7 +88,7 @@ def test_evaluate_command_without_a_judge_and_with_one(
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     with judge_server(lambda r, n: Answer("Rating: 1")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        assert main(["evaluate", "--rubric", "fluency", "--rubric", "instruct", *shared]) == 0
+        assert main(["evaluate", "--rubric", "fluency", "--rubric", "instruct", "--rubric", "concept", *shared]) == 0
     (found,) = json.loads((folder / "out" / "evaluation.json").read_text())
     assert (found["fluency"], found["harmonic mean"], found["missing"]) == (1, 1, 0)
     assert "requests" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 
 from easyedit_split.errors import ConfigError
-from easyedit_split.models import context_length, held_still, load_model
+from easyedit_split.models import context_length, held_still, load_model, memory_errors_named
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,10 @@ def test_a_model_is_held_still_and_given_back_even_after_an_error() -> None:
         assert not any(p.requires_grad for p in model.parameters())
         raise RuntimeError
     assert ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]) == flags
+
+
+def test_what_does_not_fit_in_memory_is_said_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="does not fit in the device's memory"), memory_errors_named():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="another"), memory_errors_named():
+        raise RuntimeError("another")
