@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from .artifact import SteeringArtifact
+from .forward import block_outputs, run_rows
 from .layout import lay_out
 from .models import context_length, held_still
 from .pairs import PreferencePair
-from .prefix import block_outputs, run_decoder
 from .sites import embedding_device
 from .tokens import Encoder
 
@@ -48,7 +48,6 @@ def collect_activations(
             for k, m in enumerate(factors):
                 states.clear()
                 handle.set_strength(float(m))
-                with handle.steer_only(batch.steered(handle.positions)):
-                    run_decoder(model, input_ids=batch.tokens, position_ids=batch.position_ids)
+                run_rows(model, batch)
                 found[k].append(states[0][batch.segments.to(states[0].device) > 0].float().cpu().numpy())
     return [np.concatenate(parts) for parts in found]

@@ -222,6 +222,12 @@ def ablate_direction(h: Tensor, direction: Tensor | None) -> Tensor:
     return (h.float() - along.unsqueeze(-1) * v).to(h.dtype)
 
 
+def handles_on(model: Any) -> list[Handle]:
+    """Every handle that is attached to the model, in the order they were attached."""
+    hooks = (getattr(hook, "__self__", None) for hook in decoder(model)._forward_pre_hooks.values())
+    return [owner for owner in hooks if isinstance(owner, Handle)]
+
+
 def check_fit(delta: LinearDelta, site: ResolvedSite) -> None:
     """Raise `SiteError` where `delta` does not fit `site`: the form, or the widths."""
     if site.is_residual and delta.form != "vector":

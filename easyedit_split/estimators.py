@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from .artifact import SteeringArtifact, describe_model, origin_of
 from .deltas import Vector
+from .forward import block_outputs, run_rows
 from .layout import lay_out
 from .models import context_length, held_still
 from .pairs import PreferencePair
-from .prefix import block_outputs
 from .sites import Site, embedding_device, resolve_site
 from .tokens import EncodedPair, Encoder
 
@@ -61,7 +61,7 @@ def answer_means(
         for start in starts:
             batch = lay_out(longer[start : start + batch_size], packed=False).to(embedding_device(model))
             states.clear()
-            model(input_ids=batch.tokens, position_ids=batch.position_ids, use_cache=False, logits_to_keep=1)
+            run_rows(model, batch)
             weight = (batch.segments > 0).to(states[0].device, torch.float32)
             total = torch.einsum("rt,rtd->rd", weight, states[0].float()) / weight.sum(1, keepdim=True)
             found.append(total.view(-1, 2, total.shape[-1]).cpu())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import ConfigError, DataError
+
+MIN_TEMPERATURE = 1e-3
 
 
 def generate(
@@ -24,6 +28,8 @@ def generate(
 ) -> list[str]:
     """Answers to `questions`; attach an artifact around the call to steer them.
 
+    What the model's own generation settings say (a repetition penalty, a nucleus) is left out.
+
     A `(B,)` strength is one a question, and needs all questions in one batch.
 
     Args:
@@ -41,11 +47,9 @@ def generate(
     from .sites import embedding_device
     from .tokens import Encoder
 
-    if max_new_tokens < 1 or batch_size < 1 or temperature < 0:
-        raise ConfigError(
-            f"max_new_tokens = {max_new_tokens}, batch_size = {batch_size}, temperature = {temperature}: "
-            "give 1 or more, 1 or more, 0 or more"
-        )
+    _check_numbers(max_new_tokens, batch_size, temperature, seed)
+    if streamer is not None and len(questions) != 1:
+        raise ConfigError(f"a streamer for {len(questions)} questions: it shows one")
     encoder = Encoder(tokenizer, chat, system_prompt)
     prompts = [encoder.prompt(q) for q in questions]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (encoder.stop_ids() or [0])[0]
@@ -63,7 +67,7 @@ def generate(
     answers = [""] * len(prompts)
     device = embedding_device(model)
     starts = tqdm(range(0, len(order), batch_size), "generate", unit="batch", disable=not progress)
-    with held_still(model), torch.no_grad(), random_state_kept():
+    with held_still(model), torch.no_grad(), random_state_kept(), _own_settings_aside(model):
         torch.manual_seed(seed)
         for start in starts:
             chosen = order[start : start + batch_size]
@@ -72,6 +76,34 @@ def generate(
             for i, row in zip(chosen, out[:, ids.shape[1] :].tolist(), strict=True):
                 answers[i] = tokenizer.decode(row, skip_special_tokens=True)
     return answers
+
+
+def _check_numbers(max_new_tokens: int, batch_size: int, temperature: float, seed: int) -> None:
+    for name, value, low in (("max_new_tokens", max_new_tokens, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or not low <= value < 2**63:
+            raise ConfigError(f"{name} = {value!r} is out of range: give a whole number of {low} or more")
+    if temperature and not MIN_TEMPERATURE <= temperature < math.inf:
+        raise ConfigError(f"temperature = {temperature} is out of range: give 0, or {MIN_TEMPERATURE} or more")
+
+
+@contextmanager
+def _own_settings_aside(model: Any) -> Iterator[None]:
+    """Inside, the model (and what PEFT wrapped around it) has transformers' plain generation settings."""
+    from transformers import GenerationConfig
+
+    from .sites import unwrap
+
+    owners = [
+        owner for owner in {id(m): m for m in (model, unwrap(model))}.values() if "generation_config" in vars(owner)
+    ]
+    before = [owner.generation_config for owner in owners]
+    try:
+        for owner in owners:
+            owner.generation_config = GenerationConfig()
+        yield
+    finally:
+        for owner, own in zip(owners, before, strict=True):
+            owner.generation_config = own
 
 
 def _check_lengths(prompts: list[list[int]], new: int, context: int | None) -> None:

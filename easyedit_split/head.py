@@ -49,6 +49,8 @@ class _TokenLoss(torch.autograd.Function):
             if bend is not None:
                 logits *= bend
                 own *= bend.gather(1, target)
+            if head.weight.dtype == torch.float16:  # whose sums would overflow
+                logits, total = logits.div_(total), torch.ones_like(total)
             gradient[part] = (logits.to(head.weight.dtype) @ head.weight).float() / total - own
         ctx.save_for_backward(gradient)
         return losses
@@ -65,7 +67,7 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor, scratch: Scratch |
     `scratch` saves time where many calls follow each other.
     """
     inner = unwrap(model)
-    head, cap = inner.get_output_embeddings(), getattr(inner.config, "final_logit_softcapping", None)
+    head, cap = inner.get_output_embeddings(), getattr(inner.config.get_text_config(), "final_logit_softcapping", None)
     place = device_of(head)  # tied embeddings may be on another device than the last block
     hidden, targets = hidden.to(place), targets.to(place)
     if torch.is_grad_enabled() and hidden.requires_grad:

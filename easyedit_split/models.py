@@ -89,7 +89,7 @@ def context_length(model: Any) -> int | None:
     """Longest sequence in tokens that the model's position embeddings are made for; None if it does not say."""
     from .sites import unwrap
 
-    config = unwrap(model).config
+    config = unwrap(model).config.get_text_config()
     return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
 
 
@@ -131,4 +131,9 @@ def check_trainable(model: Any, layer: int) -> None:
             raise ConfigError(
                 f"blocks from layer {layer} up hold 4-bit weights on the processor, where bitsandbytes gives no "
                 "gradient: train on a GPU, or load the model in 8 bits"
+            )
+        if type(module).__name__ == "Linear8bitLt" and module.weight.is_meta:
+            raise ConfigError(
+                f"blocks from layer {layer} up hold 8-bit weights that are offloaded, through which bitsandbytes gives "
+                "no gradient: keep them on a device, or load the model unquantised"
             )

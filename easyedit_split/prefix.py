@@ -9,6 +9,7 @@ all who ask.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .sites import ResolvedSite, Site, decoder, decoder_layers, embedding_device, hidden_size, resolve_site, unwrap
+from .errors import ConfigError
+from .forward import run_decoder
+from .sites import ResolvedSite, Site, decoder_layers, embedding_device, hidden_size, resolve_site, unwrap
 
 DEVICE_SHARE, HOST_BYTES = 0.25, 8 << 30
 _POOL: ContextVar[dict[Hashable, PrefixStore] | None] = ContextVar("pool", default=None)
@@ -98,11 +101,16 @@ class PrefixStore:
         """States of `items`, `(len(items), width, d)`, and with `site` its inputs, `(len(items), width, d_in)`, each on
         the device where it arose.
 
-        Positions past an item's length hold other items' states, or zeros where those are not known yet: numbers in
-        any case, because padding that is NaN would spread through attention in spite of the mask.
+        Positions past an item's length hold zeros: what is not a number would spread through attention in spite of the
+        mask.
         """
-        index = (self.starts[items][:, None] + torch.arange(width)).clamp_max_(int(self.lengths.sum()) - 1)
-        return [flat[index.to(flat.device)].to(device) for flat, device in zip(self._flat, self._devices, strict=True)]
+        lengths, columns = self.lengths[items][:, None], torch.arange(width)
+        index = (self.starts[items][:, None] + columns).clamp_max_(int(self.lengths.sum()) - 1)
+        found = [flat[index.to(flat.device)].to(device) for flat, device in zip(self._flat, self._devices, strict=True)]
+        past = columns >= lengths
+        if bool(past.any()):
+            found = [states.masked_fill_(past.to(states.device)[..., None], 0.0) for states in found]
+        return found
 
     @contextmanager
     def replay(self, states: Tensor) -> Iterator[None]:
@@ -126,6 +134,13 @@ class PrefixStore:
         if needed <= HOST_BYTES:
             return torch.zeros(shape, dtype=like.dtype)
         self._file = tempfile.NamedTemporaryFile(prefix="easyedit_split_")  # noqa: SIM115
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, needed)  # a disk that fills up later would kill the process
+        except OSError as error:
+            raise ConfigError(
+                f"{needed / 1e9:.1f} GB of hidden states fit neither in memory nor in {tempfile.gettempdir()} "
+                f"({error.strerror}): use fewer pairs, or set TMPDIR to a folder with room"
+            ) from None
         flat = torch.from_file(self._file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype)
         return flat.view(shape)
 
@@ -200,20 +215,3 @@ def prefix_store(
         del pool[next(iter(pool))]
     pool[key] = store
     return store
-
-
-@contextmanager
-def block_outputs(model: Any, layer: int) -> Iterator[list[Tensor]]:
-    """Inside, every output `(R, T, d)` of a decoder block is appended to the list."""
-    found: list[Tensor] = []
-    block = decoder_layers(model)[layer]
-    hook = block.register_forward_hook(lambda m, a, out: found.append(out[0] if isinstance(out, tuple) else out))
-    try:
-        yield found
-    finally:
-        hook.remove()
-
-
-def run_decoder(model: Any, **inputs: Any) -> Tensor:
-    """Last hidden states `(R, T, d)`, after the final norm."""
-    return decoder(model)(use_cache=False, **inputs).last_hidden_state

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from .attach import Handle
 from .errors import ConfigError, DataError
+from .forward import run_rows
 from .head import Scratch, token_losses
 from .layout import Batch, lay_out, row_length
 from .models import held_still
-from .prefix import PrefixStore, adds_to_stream, memory_for, prefix_store, run_decoder
+from .prefix import PrefixStore, adds_to_stream, memory_for, prefix_store
+from .probe import rows_can_be_shared
 from .sites import embedding_device, unwrap
 from .tokens import EncodedPair
 
@@ -54,7 +56,10 @@ class PairScorer:
         layer: the steered layer; blocks below it run once a pair. None: no reuse.
         change: what steers that layer in every call of `losses`. Where it only adds to its block's output, the block
             runs once a pair, too. None: it is not known, or does more than that.
-        packed: both answers in one row. None: yes, unless the attention implementation cannot take a prepared mask.
+        packed: both answers in one row. None: where that gives the model's own losses, which is measured.
+
+    Raises:
+        SiteError: nothing here gives the model's own losses (see `probe`).
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class PairScorer:
         packed: bool | None = None,
     ) -> None:
         self.model, self.pairs = model, list(pairs)
-        self.packed = takes_prepared_masks(model) if packed is None else packed
+        self.packed = rows_can_be_shared(model) if packed is None else packed
         rows = 1 if self.packed else 2
         lengths = [row_length(p, self.packed) for p in self.pairs for _ in range(rows)]
         self.lengths = torch.tensor(lengths[::rows])
@@ -101,7 +106,7 @@ class PairScorer:
     def _hidden(self, indices: Tensor, batch: Batch, handle: Handle | None) -> Tensor:
         if self.store is None:
             with _steering(handle, batch):
-                return run_decoder(self.model, **self._inputs(batch))
+                return run_rows(self.model, batch)
         if not self.store.filled:
             with handle.silenced() if handle else nullcontext():
                 self._fill(self.store)
@@ -115,7 +120,7 @@ class PairScorer:
             else:
                 states = self.store.get(items, width)[0]
             with self.store.replay(states):
-                return run_decoder(self.model, **self._inputs(batch))
+                return run_rows(self.model, batch)
 
     def _fill(self, store: PrefixStore) -> None:
         """Run the lower blocks for every pair, in an order that does not depend on who asks first: rounding depends on
@@ -125,20 +130,11 @@ class PairScorer:
 
         def fill(indices: Tensor) -> None:
             batch = lay_out([self.pairs[i] for i in indices.tolist()], self.packed).to(device)
-            inputs = self._inputs(batch)
-            store.put(row_items(indices, batch.rows_per_pair), partial(run_decoder, self.model, **inputs))
+            store.put(row_items(indices, batch.rows_per_pair), partial(run_rows, self.model, batch))
 
         for run in token_runs(self.lengths[order], device):
             in_halves(fill, order[run])
         store.filled = True
-
-    def _inputs(self, batch: Batch) -> dict[str, Any]:
-        config, dtype = unwrap(self.model).config, unwrap(self.model).dtype
-        return {
-            "input_ids": batch.tokens,
-            "position_ids": batch.position_ids,
-            "attention_mask": batch.attention_mask(config, dtype),
-        }
 
 
 def _can_be_added(model: Any, change: Handle, positions: int) -> bool:
@@ -189,11 +185,6 @@ def _steering(handle: Handle | None, batch: Batch) -> Iterator[None]:
         return
     with handle.steer_only(batch.steered(handle.positions)), handle.repeated(batch.rows_per_pair):
         yield
-
-
-def takes_prepared_masks(model: Any) -> bool:
-    """Whether the model's attention accepts a four-dimensional mask."""
-    return getattr(unwrap(model).config, "_attn_implementation", "eager") in ("eager", "sdpa")
 
 
 def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduction: str) -> float:

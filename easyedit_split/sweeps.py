@@ -179,11 +179,15 @@ def sweep(
 
 
 def _checked_factors(factors: Any) -> np.ndarray:
-    grid = np.asarray(factors, dtype=float)
+    try:
+        grid = np.asarray(factors, dtype=float)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"factors = {factors!r} is no list of numbers: give one or more strengths") from None
     if grid.ndim != 1 or not len(grid):
         raise ConfigError(f"factors has shape {grid.shape}: give a list of one or more strengths")
-    if not np.isfinite(grid).all():
-        raise ConfigError("factors holds values that are not finite: give finite strengths")
+    bad = grid[~np.isfinite(grid) | (np.abs(grid) > np.finfo(np.float32).max)]
+    if len(bad):
+        raise ConfigError(f"factors holds {bad[0]:g}, which is no finite number in float32: give smaller strengths")
     return grid
 
 

@@ -46,10 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: GridSettings) -> int:
+    import torch
+
     from ..reproduce.output import write_outputs
     from ..reproduce.run import judge_cost, plan, run_tasks
 
-    found = plan(settings, arguments.only)
+    elsewhere = arguments.engine == "ray" and not torch.cuda.is_available()
+    found = plan(settings, arguments.only, "cpu" if elsewhere else None)
     for note in found.notes:
         print(f"note: {note}")
     print(f"{len(found.tasks)} cells, {len(found.to_run)} to run (the others are done and their inputs are the same)")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ConfigError, SteeringError
@@ -33,21 +33,25 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def plan(settings: GridSettings, only: Sequence[str] = ()) -> Plan:
+def plan(settings: GridSettings, only: Sequence[str] = (), device: str | None = None) -> Plan:
     """Read the data and the files, and find out which cells have to run.
 
     A data set whose data are nowhere is left out with a note, unless it is the only one.
 
+    Args:
+        device: where the model is loaded for this, if not where the cells will run.
+
     Raises:
         ConfigError, DataError: nothing can be run; see the modules.
     """
-    fingerprint = model_fingerprint(grid_model(settings)[0])
+    here = replace(settings, device=device, device_map=None) if device else settings
+    fingerprint = model_fingerprint(grid_model(here)[0])
     cells, data, notes = [], {}, []
     files = hparams_files(settings)
     wanted = {name: paths for name, paths in files.items() if may_hold(name, only)} or files
     for dataset, paths in wanted.items():
         try:
-            prepared = prepare(settings, dataset, paths, lambda: grid_model(settings))
+            prepared = prepare(settings, dataset, paths, lambda: grid_model(here))
         except SteeringError as error:
             notes.append(f"{dataset} is left out: {error}")
             continue

@@ -8,6 +8,7 @@ import pytest
 import torch
 from laws import assert_close, logits, noisy
 from tiny import ARCHITECTURES, MAIN, tiny_model, token_batch
+from transformers import TextStreamer
 
 from easyedit_split.artifact import SteeringArtifact
 from easyedit_split.errors import ConfigError, DataError
@@ -186,11 +187,31 @@ def test_a_train_mode_model_generates_without_dropout_and_stays_in_train_mode(to
     assert all(m.training for m in model.modules())
 
 
+@pytest.mark.parametrize(
+    "own",
+    [{"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 1}, {"num_beams": 3}, {"min_new_tokens": 12},
+     {"top_p": 0.01}, {"return_dict_in_generate": True}, {"num_return_sequences": 2, "do_sample": True}],
+)  # fmt: skip
+def test_the_models_own_generation_settings_are_left_out_and_left_alone(tokenizer: Any, own: dict[str, Any]) -> None:
+    questions = ["hi there", "yo"]
+    plain, model = tiny_model("llama"), tiny_model("llama")
+    model.generation_config.update(**own)
+    settings = model.generation_config
+    for options in ({"temperature": 0.0}, {"temperature": 5.0}):
+        expected = generate(plain, tokenizer, questions, max_new_tokens=12, **options)
+        assert generate(model, tokenizer, questions, max_new_tokens=12, **options) == expected
+    assert model.generation_config is settings
+
+
 def test_numbers_out_of_range_and_no_room_in_the_context(lend: Any, tokenizer: Any) -> None:
     model = lend("gpt2")
-    for options in ({"max_new_tokens": 0}, {"batch_size": 0}, {"temperature": -1.0}):
-        with pytest.raises(ConfigError, match="give 1 or more"):
-            generate(model, tokenizer, ["Hi"], **options)
+    nan = float("nan")
+    wrong = [("max_new_tokens", 0), ("batch_size", 1.5), ("seed", 2**70), ("temperature", -1.0), ("temperature", nan)]
+    for name, value in wrong:
+        with pytest.raises(ConfigError, match=f"{name} = .* is out of range: give"):
+            generate(model, tokenizer, ["Hi"], **{name: value})
+    with pytest.raises(ConfigError, match="a streamer for 2 questions"):
+        generate(model, tokenizer, ["Hi", "Ho"], streamer=TextStreamer(tokenizer))
     with pytest.raises(DataError, match=r"question 1 has \d+ tokens, and 64 new ones .* context of 256: shorten"):
         generate(model, tokenizer, ["Hi", "x" * 250])
     assert generate(model, tokenizer, []) == []

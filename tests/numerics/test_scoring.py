@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,13 +18,14 @@ from easyedit_split.errors import ConfigError, DataError, SiteError
 from easyedit_split.head import token_losses
 from easyedit_split.layout import lay_out, row_length
 from easyedit_split.positions import Positions
-from easyedit_split.prefix import adds_to_stream, shared_prefixes
+from easyedit_split.prefix import PrefixStore, adds_to_stream, shared_prefixes
 from easyedit_split.scoring import PairLosses, PairScorer, sequence_nll
 from easyedit_split.sites import Site, resolve_site
 from easyedit_split.tokens import EncodedPair
 
 RULES = [Positions("all"), Positions("answer"), Positions("after_prefix", 3)]
 ALL = torch.arange(5)
+unprobed = partial(PairScorer, packed=True)  # where runs of blocks are counted
 
 
 def _labelled(prompt: Any, answer: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -258,6 +260,37 @@ def test_unknown_neighbours_of_the_store_cannot_spread(lend: Any, monkeypatch: p
     assert bool(torch.isfinite(found).all())
 
 
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_states_that_are_no_numbers_stay_with_their_pair(layer: int) -> None:
+    """Padding is zero: what a neighbour's place holds would pass the mask where it is not a number."""
+    model, pairs = tiny_model("qwen2"), encoded_pairs()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[259] = float("nan")
+    bad = EncodedPair((259, *pairs[3].prompt[1:]), pairs[3].matching, pairs[3].not_matching)
+    pairs = [EncodedPair((1,), (2,), (3,)), *pairs[:3], bad, *pairs[4:]]
+    with torch.no_grad():
+        found = _both(PairScorer(model, pairs, layer=layer, packed=True).losses(torch.arange(len(pairs))))
+    assert found.isfinite().all(dim=1).tolist() == [i != 4 for i in range(len(pairs))]
+
+
+def test_states_that_no_disk_holds_are_one_sentence(lend: Any) -> None:
+    store = PrefixStore(lend("qwen2"), 1, [10**13])
+    with pytest.raises(ConfigError, match="hidden states fit neither in memory nor in .*set TMPDIR"):
+        store._storage(torch.empty(1, 1, 32))
+
+
+@pytest.mark.parametrize("rule", [Positions("answer"), Positions("after_prefix", 2)])
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_a_second_change_keeps_its_own_positions(lend: Any, layer: int, rule: Positions) -> None:
+    """Scoring under another change that is attached already, below, at and above the layer: as one by one."""
+    model, pairs = lend("qwen2"), encoded_pairs()
+    first, second = noisy(model, layer=layer, positions=rule, seed=5), noisy(model, "vector", layer=2)
+    with first.attach(model, 3.0) as other, second.attach(model, 2.0) as handle, torch.no_grad():
+        for change in (handle, None):
+            found = _both(PairScorer(model, pairs, layer=2, change=change).losses(ALL, handle))
+            assert_close(found, torch.tensor([_reference(model, pair, other, 3.0) for pair in pairs]))
+
+
 def test_a_store_that_spills_to_disk_gives_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = lend("gemma2"), encoded_pairs()
     with torch.no_grad():
@@ -277,17 +310,17 @@ def _runs_of_block_0(model: Any) -> tuple[list[int], Any]:
 def test_shared_prefixes_run_the_lower_blocks_once_for_all(lend: Any) -> None:
     model, pairs = lend("qwen2"), encoded_pairs()
     with torch.no_grad():
-        alone = _both(PairScorer(model, pairs, layer=2).losses(ALL))
-        others = _both(PairScorer(model, pairs[::-1], layer=2).losses(ALL))
+        alone = _both(unprobed(model, pairs, layer=2).losses(ALL))
+        others = _both(unprobed(model, pairs[::-1], layer=2).losses(ALL))
         rows, hook = _runs_of_block_0(model)
         with shared_prefixes():
             for _ in range(3):
-                assert torch.equal(_both(PairScorer(model, list(pairs), layer=2).losses(ALL)), alone)
+                assert torch.equal(_both(unprobed(model, list(pairs), layer=2).losses(ALL)), alone)
             assert sum(rows) == len(pairs)
-            assert torch.equal(_both(PairScorer(model, pairs[::-1], layer=2).losses(ALL)), others)
-            PairScorer(model, pairs, layer=3).losses(ALL)
+            assert torch.equal(_both(unprobed(model, pairs[::-1], layer=2).losses(ALL)), others)
+            unprobed(model, pairs, layer=3).losses(ALL)
             assert sum(rows) == 3 * len(pairs)
-        PairScorer(model, pairs, layer=2).losses(ALL)
+        unprobed(model, pairs, layer=2).losses(ALL)
         assert sum(rows) == 4 * len(pairs), "nothing is shared afterwards"
         hook.remove()
 
@@ -296,16 +329,16 @@ def test_shared_prefixes_give_up_the_oldest_for_memory(lend: Any, monkeypatch: p
     model, pairs = lend("qwen2"), encoded_pairs()
     rows, hook = _runs_of_block_0(model)
     with torch.no_grad(), shared_prefixes():
-        first = PairScorer(model, pairs, layer=2)
+        first = unprobed(model, pairs, layer=2)
         first.losses(ALL)
         assert first.store is not None
         monkeypatch.setattr("easyedit_split.prefix.HOST_BYTES", int(1.5 * first.store.nbytes))
-        PairScorer(model, pairs, layer=3).losses(ALL)
-        PairScorer(model, pairs[:2], layer=3)  # room is made for what comes: the oldest goes, the younger stays
+        unprobed(model, pairs, layer=3).losses(ALL)
+        unprobed(model, pairs[:2], layer=3)  # room is made for what comes: the oldest goes, the younger stays
         before = sum(rows)
-        PairScorer(model, pairs, layer=3).losses(ALL)
+        unprobed(model, pairs, layer=3).losses(ALL)
         assert sum(rows) == before
-        PairScorer(model, pairs, layer=2).losses(ALL)
+        unprobed(model, pairs, layer=2).losses(ALL)
         assert sum(rows) == before + len(pairs)
     hook.remove()
 
@@ -320,9 +353,9 @@ def test_filling_the_store_halves_what_does_not_fit(lend: Any) -> None:
             raise torch.OutOfMemoryError("too much")
 
     with torch.no_grad():
-        expected = _both(PairScorer(model, pairs, layer=2).losses(ALL))
+        expected = _both(unprobed(model, pairs, layer=2).losses(ALL))
         hook = model.model.layers[0].register_forward_pre_hook(small)
-        found = _both(PairScorer(model, pairs, layer=2).losses(ALL))
+        found = _both(unprobed(model, pairs, layer=2).losses(ALL))
         hook.remove()
     assert max(rows) > 2
     assert_close(found, expected)
