@@ -208,13 +208,14 @@ def _artifact_file(path: Path, layer: int | None) -> Path:
     if path.is_file():
         return path
     files = sorted(path.glob("layer_*.safetensors")) if path.is_dir() else []
+    held = ", ".join(file.name for file in files)
+    if not files:
+        raise ArtifactError(f"{path} does not hold an artifact: give the folder that train wrote")
     if layer is not None:
         files = [f for f in files if f.stem == f"layer_{layer}"]
     if not files:
-        what = "an artifact" if layer is None else f"layer_{layer}.safetensors"
-        raise ArtifactError(f"{path} does not hold {what}: give the folder that train wrote")
+        raise ArtifactError(f"{path} does not hold layer_{layer}.safetensors but {held}: name another layer")
     if len(files) > 1:
-        held = ", ".join(file.name for file in files)
         raise ArtifactError(f"{path} holds {held}: choose one with layer= (on the command line layers=[N])")
     return files[0]
 

@@ -44,7 +44,8 @@ def export_checkpoint(
     brings are written as zeros.
 
     Raises:
-        NotMergeableError: a `db` with no bias to hold it and no switch, or whatever `SteeringArtifact.merge` refuses.
+        NotMergeableError: a `db` with no bias to hold it and no switch, nothing left to write, or whatever
+            `SteeringArtifact.merge` refuses.
         ArtifactError: the folder holds something already, or cannot be written.
     """
     from .sites import unwrap
@@ -57,6 +58,10 @@ def export_checkpoint(
     if any(p.is_meta for p in model.parameters()):
         raise NotMergeableError("some of the model's weights are offloaded: load it without device_map")
     edit = artifact.merge(model, m, m1=m1, m2=m2)
+    if not edit.after:
+        raise NotMergeableError(
+            f"nothing of form {artifact.form!r} is left at this strength: the checkpoint would be the unsteered model"
+        )
     try:
         with _with_bias_in_config(model, edit, artifact):
             _save(model, tokenizer, folder, max_shard_size)

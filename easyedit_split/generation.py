@@ -47,6 +47,8 @@ def generate(
     from .sites import embedding_device
     from .tokens import Encoder
 
+    if isinstance(questions, str):
+        raise DataError("questions is one text: give a list of them")
     _check_numbers(max_new_tokens, batch_size, temperature, seed)
     if streamer is not None and len(questions) != 1:
         raise ConfigError(f"a streamer for {len(questions)} questions: it shows one")

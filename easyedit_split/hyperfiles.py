@@ -122,6 +122,8 @@ def _renamed(values: dict[str, Any], source: str) -> dict[str, Any]:
 def _converted(key: str, value: Any, kind: str, source: str) -> Any:
     if kind.startswith("tuple"):
         items = value if isinstance(value, (list, tuple)) else [value]
+        if isinstance(value, str) and "," in value:
+            raise ConfigError(f"{source or 'hyper-parameters'}: {key} = {value!r} is no list: write [{value}]")
         inner = kind[len("tuple[") :].split(",")[0]
         return tuple(_converted(key, item, inner, source) for item in items)
     if value is None and ("None" in kind or kind == "Any"):

@@ -129,8 +129,9 @@ def _check(artifact: SteeringArtifact, m: float, bias: str) -> None:
         )
     if artifact.delta.bias_term() is not None and bias == "refuse":
         raise NotMergeableError(
-            f"a LoRA adapter has no place for the db of form {artifact.form!r}: choose bias='lora_bias' (PEFT reads "
-            "it, vLLM and llama.cpp do not), bias='drop', or export a plain checkpoint"
+            f"a LoRA adapter has no place for the db of form {artifact.form!r}: choose bias='lora_bias' "
+            "(--lora-bias: PEFT reads it, vLLM and llama.cpp do not), bias='drop' (--without-db), or export a plain "
+            "checkpoint"
         )
     if artifact.form == "vector" and bias == "drop":
         raise NotMergeableError("a vector is db alone, so nothing would be left without it: choose bias='lora_bias'")

@@ -74,6 +74,19 @@ class Analysis:
         return change[0], -change[1]
 
     @property
+    def advice(self) -> str:
+        """Which strength to use, in a sentence or more; why none can be said, where that is so."""
+        best = self.recommendation
+        if best is None or best.m is None:
+            return " ".join(self.notes)
+        within = "" if best.interval is None else f" [{best.interval[0]:.3g}, {best.interval[1]:.3g}]"
+        verdict = "Use" if best.reliable else "Not reliable:"
+        return (
+            f"{verdict} m = {best.m:.3g}{within}: preference {best.preference_gain:+.3g}, "
+            f"utility {-best.utility_drop:+.3g} nats against m = 0. {best.message}"
+        )
+
+    @property
     def undefined(self) -> str:
         """Undefined points in words, as ``0 of 8200`` for preference and utility."""
         return (

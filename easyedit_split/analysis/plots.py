@@ -224,7 +224,7 @@ def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, titl
         best = found.recommendation
         text = label
         if best is not None and best.m is not None:
-            text += f": use m = {best.m:.3g}"
+            text += f": {'use' if best.reliable else 'not reliable:'} m = {best.m:.3g}"
             if best.interval is not None:
                 text += f" [{best.interval[0]:.3g}, {best.interval[1]:.3g}]"
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]

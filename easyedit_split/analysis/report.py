@@ -17,6 +17,7 @@ from .manifold import MeasuredDecay
 from .splits import Transfer
 from .tables import Key, Table
 
+OWN_FIGURES = ("curves_", "front_", "manifold_")
 STYLE = "\n".join(
     (
         "body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }",
@@ -36,12 +37,16 @@ STYLE = "\n".join(
 
 @dataclass(frozen=True)
 class Report:
-    """Where a report was written: ``html``, ``markdown``, and the CSV tables and figures beside them."""
+    """Where a report was written: ``html``, ``markdown``, and the CSV tables and figures beside them.
+
+    ``advice``: which strength to use, by method.
+    """
 
     html: Path
     markdown: Path
     tables: tuple[Path, ...]
     figures: tuple[Path, ...]
+    advice: Mapping[str, str]
 
 
 def report_tables(
@@ -88,7 +93,10 @@ def write_report(
     page = write_text(base / "report.html", _html(title, context or {}, analyses, found, figures))
     text = write_text(base / "report.md", _markdown(title, context or {}, analyses, found, figures))
     paths = tuple(path for _, pair in figures for path in pair)
-    return Report(page, text, tuple(written), paths)
+    for left in (base / "figures").glob("*.*"):
+        if left not in paths and left.stem.startswith(OWN_FIGURES):
+            left.unlink()
+    return Report(page, text, tuple(written), paths, {tables.label(key): one.advice for key, one in analyses.items()})
 
 
 def _figures(

@@ -16,5 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..runs import report_run
 
     report = report_run(Path(arguments.run_folder), arguments.max_utility_drop, seed=arguments.seed)
+    for name, advice in report.advice.items():
+        print(f"{name}: {advice}")
     print(f"report: {report.html}\ntables: {report.tables[0].parent}\nfigures: {report.figures[0].parent}")
     return 0

@@ -13,7 +13,7 @@ from .registration import register, require_host
 USAGE = """usage: easyedit-split run SCRIPT [arguments of the script]
 
 Run a script of EasyEdit, as vectors_generate.py or vectors_apply.py, with this package's methods registered.
-Start it in a clone of EasyEdit, or set EASYEDIT_HOME to the clone and give the script's path."""
+Start it in a clone of EasyEdit, whose scripts read files relative to it."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("no script was named; give one, for example: run vectors_generate.py device=cpu.")
     script = Path(argv[0])
     if not script.is_file():
-        raise ConfigError(f"the script {str(script)!r} does not exist in {Path.cwd()}; give its path.")
+        raise ConfigError(
+            f"the script {str(script)!r} does not exist in {Path.cwd()}; go to a clone of EasyEdit first."
+        )
     saved_argv, saved_path = sys.argv, list(sys.path)
     sys.argv = [str(script), *argv[1:]]
     sys.path.insert(0, str(script.resolve().parent))

@@ -225,3 +225,29 @@ except AttributeError as error:
 def test_names_load_on_first_use_and_never_torch():
     done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def few():
+    """A sweep of too few strengths for the law."""
+    table = sweep(0)
+    table.factors, table.loss_pos, table.loss_neg = M[20:23], table.loss_pos[20:23], table.loss_neg[20:23]
+    return table
+
+
+def test_advice_says_which_strength_or_why_none(analyses):
+    found = analyses["split", "vector"]
+    best = found.recommendation
+    assert found.advice.startswith(f"Use m = {best.m:.3g} [{best.interval[0]:.3g}, ")
+    assert best.message in found.advice
+    unknown = analysis.analyse(few(), n_boot=20)
+    assert unknown.recommendation is None
+    assert "sweep more strengths" in unknown.advice
+
+
+def test_figures_of_an_earlier_report_do_not_stay(analyses, tmp_path):
+    first = analysis.write_report(tmp_path, analyses)
+    mine = tmp_path / "figures" / "mine.png"
+    mine.write_bytes(b"kept")
+    second = analysis.write_report(tmp_path, {"few": analysis.analyse(few(), n_boot=20)})
+    assert len(second.figures) < len(first.figures)
+    assert set((tmp_path / "figures").iterdir()) == {mine, *second.figures}

@@ -131,6 +131,7 @@ def test_easyedits_slips_are_read_with_a_note() -> None:
         ({"alg_name": "unified_diffmean", "intervention_method": "lora"}, "a vector at the residual stream"),
         ({"alg_name": "unified_diffmean", "intervention_components": "mlp_mid"}, "a vector at the residual stream"),
         ({"max_utility_drop": 1.0}, "unknown key 'max_utility_drop'"),
+        ({"factors": "0,1,2"}, r"factors = '0,1,2' is no list: write \[0,1,2\]"),
     ],
 )
 def test_what_a_method_would_ignore_is_refused(values: dict[str, Any], message: str) -> None:

@@ -132,6 +132,14 @@ def test_a_bias_that_exists_takes_db(lend: Any, tmp_path: Path) -> None:
     assert_close(logits(_reloaded(tmp_path / "out"), token_batch()), hooked)
 
 
+def test_a_checkpoint_of_nothing_is_not_written(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    for options in ({"m1": 2.0, "m2": 0.0}, {"m": 0.0}):
+        with pytest.raises(NotMergeableError, match="the checkpoint would be the unsteered model"):
+            export_checkpoint(model, tiny_tokenizer(), noisy(model, "vector"), tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_shards_tokenizer_and_generation_config_come_along(tmp_path: Path) -> None:
     model = tiny_model("qwen2")
     model.generation_config.max_new_tokens = 17
