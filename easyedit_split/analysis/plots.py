@@ -71,8 +71,9 @@ def plot_curves(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
 def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     """Gain in preference against loss of utility, both from m = 0, along the front of each method.
 
-    Lines are from the fits, points the measured curves, stars the recommended m; up and to the left is
-    better. Only strengths that raise preference are drawn, and points as far as the longest front.
+    Lines are from the fits, points the measured curves, stars the recommended m (hollow where it is not reliable);
+    up and to the left is better. Only strengths that raise preference are drawn, and points as far as the longest
+    front.
 
     Raises:
         FitError: no method has both fits.
@@ -91,22 +92,27 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     for number, (label, edge) in enumerate(fronts.items()):
         found, colour = analyses[label], COLOURS[number % len(COLOURS)]
         gains = edge.preference_gain >= 0
-        axes.plot(edge.utility_drop[gains], edge.preference_gain[gains], color=colour, linewidth=1.6, label=label)
+        axes.plot(
+            edge.utility_drop[gains],
+            edge.preference_gain[gains],
+            color=colour,
+            linewidth=1.6,
+            label=_named(label, found),
+        )
         gain, loss = np.array([found.measured_at(m) for m in found.preference.m]).T
         shown = (gain >= 0) & (loss <= furthest)
         axes.plot(loss[shown], gain[shown], MARKERS[number % len(MARKERS)], color=colour, markersize=4, alpha=0.7)
         best = found.recommendation
         if best is not None and best.m is not None:
-            axes.plot(best.utility_drop, best.preference_gain, "*", color=colour, markersize=13, zorder=4)
-            axes.annotate(
-                f"m = {best.m:.3g}", (best.utility_drop, best.preference_gain), xytext=(7, -11),
-                textcoords="offset points", color=colour, fontsize=9,
-            )  # fmt: skip
+            filled = "full" if best.reliable else "none"
+            star = best.utility_drop, best.preference_gain
+            axes.plot(*star, "*", color=colour, markersize=13, fillstyle=filled, zorder=4)
     axes.axvline(0.0, color="#888888", linewidth=0.6, zorder=0.5)
     axes.set_xlabel("Loss of utility from m = 0 (nats)")
     axes.set_ylabel("Gain in preference from m = 0 (nats)")
+    longest = max(len(_named(label, analyses[label])) for label in fronts)
     figure.legend(
-        loc="outside upper left", ncols=3, frameon=False, fontsize=8.5, alignment="left",
+        loc="outside upper left", ncols=2 if longest <= 44 else 1, frameon=False, fontsize=8.5, alignment="left",
         title=title or None, title_fontsize=11,
     )  # fmt: skip
     _tidy(axes)
@@ -214,6 +220,15 @@ def _shade(upper: Axes, lower: Axes, found: Analysis) -> None:
             axes.axvspan(low, high, color=REGION_SHADES[name], linewidth=0, zorder=0)
 
 
+def _named(label: str, found: Analysis) -> str:
+    """A method with its strength, for a legend."""
+    best = found.recommendation
+    if best is None or best.m is None:
+        return label
+    within = "" if best.interval is None else f" [{best.interval[0]:.3g}, {best.interval[1]:.3g}]"
+    return f"{label}: {'use' if best.reliable else 'not reliable:'} m = {best.m:.3g}{within}"
+
+
 def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, title: str) -> None:
     """One legend above the panels, so that it covers no point."""
     from matplotlib.lines import Line2D
@@ -221,12 +236,7 @@ def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, titl
 
     handles: list[Any] = []
     for number, (label, found) in enumerate(analyses.items()):
-        best = found.recommendation
-        text = label
-        if best is not None and best.m is not None:
-            text += f": {'use' if best.reliable else 'not reliable:'} m = {best.m:.3g}"
-            if best.interval is not None:
-                text += f" [{best.interval[0]:.3g}, {best.interval[1]:.3g}]"
+        text = _named(label, found)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=4, linestyle="", label=text))
     grey = "#444444"
