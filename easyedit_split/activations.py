@@ -28,8 +28,8 @@ def collect_activations(
 ) -> list[np.ndarray]:
     """Output of the artifact's block at the tokens of both answers, for each strength.
 
-    The pairs' answers are the stable inputs: texts the unsteered model handles well. The last
-    token of an answer is never an input, so it is left out. The order of tokens is the same for every strength.
+    The pairs' answers are the stable inputs: texts the unsteered model handles well. The last token of an answer is
+    never an input, so it is left out. The order of tokens is the same for every strength.
 
     Returns:
         One float32 array `(K, d)` a strength.

@@ -79,10 +79,9 @@ class Analysis:
         best = self.recommendation
         if best is None or best.m is None:
             return " ".join(self.notes)
-        within = "" if best.interval is None else f" [{best.interval[0]:.3g}, {best.interval[1]:.3g}]"
         verdict = "Use" if best.reliable else "Not reliable:"
         return (
-            f"{verdict} m = {best.m:.3g}{within}: preference {best.preference_gain:+.3g}, "
+            f"{verdict} {best.strength}: preference {best.preference_gain:+.3g}, "
             f"utility {-best.utility_drop:+.3g} nats against m = 0. {best.message}"
         )
 

@@ -225,8 +225,7 @@ def _named(label: str, found: Analysis) -> str:
     best = found.recommendation
     if best is None or best.m is None:
         return label
-    within = "" if best.interval is None else f" [{best.interval[0]:.3g}, {best.interval[1]:.3g}]"
-    return f"{label}: {'use' if best.reliable else 'not reliable:'} m = {best.m:.3g}{within}"
+    return f"{label}: {'use' if best.reliable else 'not reliable:'} {best.strength}"
 
 
 def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, title: str) -> None:

@@ -56,6 +56,12 @@ class Recommendation:
     message: str
     interval: tuple[float, float] | None = None
 
+    @property
+    def strength(self) -> str:
+        """m and its interval, for people."""
+        within = "" if self.interval is None else f" [{self.interval[0]:.3g}, {self.interval[1]:.3g}]"
+        return f"m = {self.m:.3g}{within}"
+
 
 def recommend_strength(pref_fit: FitResult, util_fit: FitResult, max_utility_drop: float) -> Recommendation:
     """The m of highest predicted preference with utility(0) - utility(m) <= max_utility_drop.
