@@ -174,7 +174,7 @@ def make_texts(shape: Shape) -> list[dict[str, str]]:
 
 
 def make_pairs(shape: Shape) -> Any:
-    from easyedit_split.pairs import PreferencePair
+    from easyedit_split.data.pairs import PreferencePair
 
     return [PreferencePair(**item) for item in make_texts(shape)]
 

@@ -18,12 +18,7 @@ from scipy.optimize import minimize
 
 from easyedit_split.analysis import decay
 from easyedit_split.analysis.fit import fit_preference, fit_utility
-from easyedit_split.analysis.solve import (
-    LOG_POWER_BOUNDS,
-    LOG_SCALE_BOUNDS,
-    continuity,
-    continuity_gradient,
-)
+from easyedit_split.analysis.solve import LOG_POWER_BOUNDS, LOG_SCALE_BOUNDS, continuity, continuity_gradient
 
 FITS = {"preference": fit_preference, "utility": fit_utility}
 

@@ -37,7 +37,7 @@ def artifact(shape: Shape, form: str) -> Any:
     import torch
 
     from easyedit_split import Site, SteeringArtifact
-    from easyedit_split.deltas import make_delta
+    from easyedit_split.changes.forms import make_delta
 
     delta = make_delta(form, shape.intermediate, shape.hidden, RANK)
     generator = torch.Generator().manual_seed(0)

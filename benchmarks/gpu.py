@@ -55,7 +55,7 @@ def make_model(name: str) -> Any:
 
 def make_pairs(count_: int, seed: int = 0) -> list[Any]:
     """Pairs of random letters; one token a byte, so that lengths are exact."""
-    from easyedit_split.pairs import PreferencePair
+    from easyedit_split.data.pairs import PreferencePair
 
     rng, template = random.Random(seed), 19
 

@@ -40,7 +40,7 @@ def random_artifact(shape: Shape) -> Any:
     import torch
 
     from easyedit_split import Site, SteeringArtifact
-    from easyedit_split.deltas import make_delta
+    from easyedit_split.changes.forms import make_delta
 
     delta = make_delta("local_weight", shape.intermediate, shape.hidden, 1)
     generator = torch.Generator().manual_seed(0)
@@ -62,7 +62,7 @@ def naive(shape: Shape, values: int) -> Callable[[], Any]:
     import torch
     import torch.nn.functional as F
 
-    from easyedit_split.tokens import Encoder
+    from easyedit_split.data.tokens import Encoder
 
     model, tokenizer, pairs = make_model(shape), make_tokenizer(), make_pairs(shape)
     delta = random_artifact(shape).delta

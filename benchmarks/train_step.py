@@ -53,8 +53,8 @@ def naive(shape: Shape, form: str, epochs: int) -> Callable[[], Any]:
     import torch
     import torch.nn.functional as F
 
-    from easyedit_split.deltas import make_delta
-    from easyedit_split.tokens import Encoder
+    from easyedit_split.changes.forms import make_delta
+    from easyedit_split.data.tokens import Encoder
 
     model, tokenizer, pairs = make_model(shape), make_tokenizer(), make_pairs(shape)
 

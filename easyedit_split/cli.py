@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .errors import SteeringError
-from .models import memory_errors_named
+from .models.guards import memory_errors_named
 
 COMMANDS = {
     "demo": "train the three forms on the shipped model, sweep, fit and generate: see SPLIT work in about a minute",

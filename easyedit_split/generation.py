@@ -43,9 +43,9 @@ def generate(
     import torch
     from tqdm import tqdm
 
-    from .models import context_length, held_still, random_state_kept
-    from .sites import embedding_device
-    from .tokens import Encoder
+    from .data.tokens import Encoder
+    from .models.guards import eval_mode_frozen, random_state_kept
+    from .models.parts import context_length, embedding_device
 
     if isinstance(questions, str):
         raise DataError("questions is one text: give a list of them")
@@ -69,7 +69,7 @@ def generate(
     answers = [""] * len(prompts)
     device = embedding_device(model)
     starts = tqdm(range(0, len(order), batch_size), "generate", unit="batch", disable=not progress)
-    with held_still(model), torch.no_grad(), random_state_kept(), _own_settings_aside(model):
+    with eval_mode_frozen(model), torch.no_grad(), random_state_kept(), _own_settings_aside(model):
         torch.manual_seed(seed)
         for start in starts:
             chosen = order[start : start + batch_size]
@@ -93,7 +93,7 @@ def _own_settings_aside(model: Any) -> Iterator[None]:
     """Inside, the model (and what PEFT wrapped around it) has transformers' plain generation settings."""
     from transformers import GenerationConfig
 
-    from .sites import unwrap
+    from .models.parts import unwrap
 
     owners = [
         owner for owner in {id(m): m for m in (model, unwrap(model))}.values() if "generation_config" in vars(owner)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import easyedit_split as es
+from easyedit_split.data.pairs import SUFFIXES
 from easyedit_split.demo import TASKS, data_path, model_path
 from easyedit_split.easyedit import hparams_path
 from easyedit_split.easyedit.artifacts import read_folder
 from easyedit_split.easyedit.registration import require_host
-from easyedit_split.pairs import SUFFIXES
 
 FORMS = ("vector", "lora", "local_weight")
 METHODS = {"split": "split", "sft": "unified_sft", "reps": "unified_reps", "diffmean": "unified_diffmean"}

@@ -10,7 +10,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from easyedit_split.easyedit import hparams_path, register
-from easyedit_split.easyedit.shipped import PACKAGE, hparams_root, is_installed
+from easyedit_split.settings.shipped import PACKAGE, hparams_root, is_installed
 
 register()
 # `${split_hparams:demo/reviews/split_vector}` in a config or on the command line becomes the file's path.

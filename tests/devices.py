@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import backend_registration as registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
-from easyedit_split.sites import decoder_layers
+from easyedit_split.models.parts import decoder_layers
 
 ATEN = torch.ops.aten
 CPU = torch.device("cpu")

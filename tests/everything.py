@@ -8,16 +8,16 @@ import numpy as np
 from laws import TEXT_PAIRS
 from tiny import tiny_tokenizer
 
-from easyedit_split.activations import collect_activations
-from easyedit_split.combine import promoted_tokens
-from easyedit_split.config import TrainConfig
-from easyedit_split.estimators import diff_mean
 from easyedit_split.evaluation.perplexity import perplexity
 from easyedit_split.generation import generate
-from easyedit_split.objectives import RepsObjective, SftObjective, SplitObjective
-from easyedit_split.sites import Site
-from easyedit_split.sweeps import sweep
-from easyedit_split.trainer import train
+from easyedit_split.models.sites import Site
+from easyedit_split.scoring.activations import collect_activations
+from easyedit_split.scoring.promoted_tokens import promoted_tokens
+from easyedit_split.settings.hyperparameters import TrainConfig
+from easyedit_split.sweeps.run import sweep
+from easyedit_split.training.diff_mean import diff_mean
+from easyedit_split.training.objectives import RepsObjective, SftObjective, SplitObjective
+from easyedit_split.training.trainer import train
 
 QUESTIONS = [pair.question for pair in TEXT_PAIRS]
 RUNS: dict[str, tuple[Any, tuple[str, ...], str]] = {

@@ -8,12 +8,13 @@ import torch
 from tiny import random_delta
 from torch import Tensor
 
-from easyedit_split.artifact import SteeringArtifact, describe_model
-from easyedit_split.deltas import FORMS, make_delta
-from easyedit_split.pairs import PreferencePair
-from easyedit_split.positions import Positions
-from easyedit_split.sites import Site, resolve_site
-from easyedit_split.tokens import EncodedPair
+from easyedit_split.changes.artifact import SteeringArtifact
+from easyedit_split.changes.forms import FORMS, make_delta
+from easyedit_split.changes.positions import Positions
+from easyedit_split.data.pairs import PreferencePair
+from easyedit_split.data.tokens import EncodedPair
+from easyedit_split.models.identity import describe_model
+from easyedit_split.models.sites import Site, resolve_site
 
 TOLERANCE = 1e-5  # relative to the largest value, float32 (DESIGN.md, law 2)
 FORMS_AND_COMPONENTS = [(form, "mlp.down_proj") for form in FORMS] + [

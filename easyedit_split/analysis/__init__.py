@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ..lazy import lazy_names
 
 _HOME = {
     "pref_log_odds": "logodds",
@@ -20,10 +19,10 @@ _HOME = {
     "preference_at_budget": "pareto",
     "regions": "region",
     "Regions": "region",
-    "transfer": "splits",
-    "Transfer": "splits",
-    "analyse": "analysis",
-    "Analysis": "analysis",
+    "transfer": "generalisation",
+    "Transfer": "generalisation",
+    "analyse": "pipeline",
+    "Analysis": "pipeline",
     "plot_curves": "plots",
     "plot_front": "plots",
     "plot_manifold": "plots",
@@ -44,50 +43,10 @@ _HOME = {
     "MeasuredDecay": "manifold",
 }
 
-__all__ = [
-    "Analysis",
-    "Curve",
-    "FitResult",
-    "Front",
-    "Manifold",
-    "MeasuredDecay",
-    "Recommendation",
-    "Regions",
-    "Report",
-    "Table",
-    "Transfer",
-    "analyse",
-    "budget_table",
-    "comparison_table",
-    "curves",
-    "fit_manifold",
-    "fit_preference",
-    "fit_table",
-    "fit_utility",
-    "front",
-    "measured_decay",
-    "parameter_table",
-    "plot_curves",
-    "plot_front",
-    "plot_manifold",
-    "pref_log_odds",
-    "preference_at_budget",
-    "recommend_strength",
-    "regions",
-    "report_tables",
-    "save_figure",
-    "strength_table",
-    "transfer",
-    "transfer_table",
-    "util_log_odds",
-    "write_report",
-]
+__all__ = sorted(_HOME)  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

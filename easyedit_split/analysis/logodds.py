@@ -171,3 +171,8 @@ def curves(table: Sweep) -> tuple[Curve, Curve]:
             "(the two answers' probabilities add up to 1 or more); use reduction='sum'."
         )
     return preference, utility
+
+
+def nats(value: float) -> str:
+    """A number of nats in words: "1 nat", "0.5 nats"."""
+    return f"{value:g} nat" if value == 1 else f"{value:g} nats"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FitError
+from . import bootstrap
+from .bootstrap import curve_draws, draw_counts
+from .logodds import Sweep, curves
 from .recommend import at_zero, check_fits, swept_grid
 from .result import FitResult
 
@@ -71,3 +75,26 @@ def preference_at_budget(m: ArrayLike, preference: ArrayLike, utility: ArrayLike
     drop = np.interp(0.0, at, util) - np.interp(dense, at, util)
     best = np.array([np.where(drop <= budget, gain, -np.inf).max() for budget in budgets])
     return np.where(np.isfinite(best), best, np.nan)
+
+
+BUDGETS = (0.5, 1.0, 2.0, 4.0)
+
+
+def front_at_budgets(table: Sweep, n_boot: int, budgets: Sequence[float] = BUDGETS, seed: int = 0) -> dict[str, Any]:
+    """Highest measured gain in preference at each of `budgets` nats: `gain` (K,), and `draws` (n_boot, K).
+
+    Draws take the same examples in every cell with as many test pairs, so that methods can be compared draw by draw
+    and averages over seeds have honest intervals.
+    """
+    preference, utility = curves(table)
+    counts = draw_counts(preference.values.shape[1], n_boot, seed)
+    pairs = zip(curve_draws(preference, counts), curve_draws(utility, counts), strict=True)
+    draws = np.array([preference_at_budget(preference.m, p, u, budgets) for p, u in pairs])
+    gain = preference_at_budget(preference.m, preference.mean, utility.mean, budgets)
+    return {"budgets": list(budgets), "gain": gain.tolist(), "draws": np.round(draws, 4).tolist()}
+
+
+def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
+    """95% percentile interval of draws `(B,)`; NaN where all are."""
+    low, high = bootstrap.interval(draws[:, None])[0]
+    return float(low), float(high)

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FitError
-from ..files import write_bytes
-from .analysis import Analysis
+from ..storage.files import write_bytes
 from .logodds import Curve
 from .manifold import MeasuredDecay
 from .pareto import front
+from .pipeline import Analysis
 from .result import FitResult
 
 if TYPE_CHECKING:

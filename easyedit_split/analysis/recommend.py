@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import FitError
 from .bootstrap import interval, point_draws
-from .logodds import Curve
+from .logodds import Curve, nats
 from .result import FitResult
 
 Array = NDArray[np.float64]
@@ -148,11 +148,6 @@ def swept_grid(pref_fit: FitResult, util_fit: FitResult, n: int) -> Array:
         raise FitError("The preference and the utility fit share no range of strengths; fit both on one sweep.")
     grid = np.linspace(low, high, n)
     return np.union1d(grid, [0.0]) if low <= 0 <= high else grid
-
-
-def nats(value: float) -> str:
-    """A number of nats in words: "1 nat", "0.5 nats"."""
-    return f"{value:g} nat" if value == 1 else f"{value:g} nats"
 
 
 def at_zero(fit: FitResult) -> float:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FitError
-from ..files import write_text
+from ..storage.files import write_text
 from . import plots, tables
-from .analysis import Analysis
+from .generalisation import Transfer
 from .manifold import MeasuredDecay
-from .splits import Transfer
+from .pipeline import Analysis
 from .tables import Key, Table
 
 OWN_FIGURES = ("curves_", "front_", "manifold_")

@@ -15,10 +15,10 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import DataError
-from .analysis import Analysis
 from .decay import parameter_names
+from .generalisation import Transfer
+from .pipeline import Analysis
 from .result import FitResult
-from .splits import Transfer
 
 Key = str | tuple[str, str]
 Cell = str | int | float | None

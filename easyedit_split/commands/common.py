@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Hyperparameters
+from ..data.pairs import PreferencePair, flat_pairs, load_pairs
 from ..errors import ConfigError
-from ..hyperfiles import flatten_sections, hyperparameters, read_yaml
-from ..pairs import PreferencePair, flat_pairs, load_pairs
+from ..settings.files import flatten_sections, hyperparameters, read_yaml
+from ..settings.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
-    from ..artifact import SteeringArtifact
+    from ..changes.artifact import SteeringArtifact
 
 
 def hparams_options(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +69,7 @@ def _hparams_file(name: str) -> Path:
     path = Path(name)
     if path.exists():
         return path
-    from ..easyedit.shipped import hparams_path
+    from ..settings.shipped import hparams_path
 
     return Path(hparams_path(name.removeprefix("hparams/")))
 
@@ -81,7 +81,7 @@ def load(hp: Hyperparameters) -> tuple[Any, Any]:
         ConfigError: none named, or it cannot be loaded.
     """
     from ..distributed import own_device
-    from ..models import load_model
+    from ..models.loading import load_model
 
     if not hp.model_name_or_path:
         raise ConfigError("no model named: set model_name_or_path=FOLDER (or model_name_or_path=demo)")
@@ -94,7 +94,7 @@ def load_artifact(folder: str, hp: Hyperparameters) -> SteeringArtifact:
     Raises:
         ArtifactError: see `SteeringArtifact.load`.
     """
-    from ..artifact import SteeringArtifact
+    from ..changes.artifact import SteeringArtifact
 
     return SteeringArtifact.load(folder, hp.layers[0] if len(hp.layers) == 1 else None)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..hyperfiles import load_hparams
+from ..settings.files import load_hparams
 from .common import data, load, print_table
 
 GRID = np.linspace(-6, 6, 25)
@@ -41,11 +41,11 @@ class _Form:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..deltas import FORMS
-    from ..easyedit.shipped import hparams_path
+    from ..changes.forms import FORMS
     from ..generation import generate
-    from ..prefix import shared_prefixes
-    from ..runs import report_run
+    from ..run_folder import report_run
+    from ..scoring.prefix_store import shared_prefixes
+    from ..settings.shipped import hparams_path
 
     folder = Path(arguments.out)
     files = {form: hparams_path(f"demo/{arguments.task}/split_{form}") for form in FORMS}
@@ -74,13 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: str, folder: Path) -> _Form:
-    from ..activations import collect_activations
     from ..analysis import analyse
-    from ..files import write_text
     from ..generation import generate
-    from ..runs import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, save_activations, save_promoted
-    from ..sweeps import sweep
-    from ..training import train_from
+    from ..run_folder import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, save_activations, save_promoted
+    from ..scoring.activations import collect_activations
+    from ..storage.files import write_text
+    from ..sweeps.run import sweep
+    from ..training.from_settings import train_from
 
     form = hp.intervention_method
     print(f"{form}: training {hp.n_epochs} epochs, then {len(test)} test pairs at {len(GRID)} strengths")

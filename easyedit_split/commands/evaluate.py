@@ -28,7 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.rubrics import rubric
-    from ..files import write_text
+    from ..storage.files import write_text
 
     for name in arguments.rubric:
         rubric(name)

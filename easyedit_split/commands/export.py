@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from .common import hparams_options, load, load_artifact, settings
 
 if TYPE_CHECKING:
-    from ..artifact import SteeringArtifact
-    from ..config import Hyperparameters
+    from ..changes.artifact import SteeringArtifact
+    from ..settings.hyperparameters import Hyperparameters
 
 _TARGETS = {
     "hf": "a plain Hugging Face checkpoint with the change baked in",
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _hf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
-    from ..export import check_shard_size, export_checkpoint
+    from ..formats.huggingface import check_shard_size, export_checkpoint
 
     size = check_shard_size(arguments.shard)
     model, tokenizer = load(hp)
@@ -55,7 +55,7 @@ def _hf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringAr
 
 def _peft(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
     from ..errors import ConfigError
-    from ..peft_io import to_peft
+    from ..formats.peft import to_peft
 
     if arguments.lora_bias and arguments.without_db:
         raise ConfigError("--lora-bias and --without-db contradict each other: give one of them")
@@ -69,7 +69,7 @@ def _peft(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Steering
 
 
 def _gguf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
-    from ..gguf_io import to_gguf
+    from ..formats.gguf import to_gguf
 
     path = to_gguf(artifact, arguments.out, arguments.m)
     return f"direction.{artifact.site.layer}, m = {arguments.m:g} -> {path}"

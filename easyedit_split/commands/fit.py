@@ -16,10 +16,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..analysis.analysis import analyse
+    from ..analysis.pipeline import analyse
     from ..analysis.plots import plot_curves, save_figure
-    from ..runs import TEST
-    from ..sweeps import SweepTable
+    from ..run_folder import TEST
+    from ..sweeps.table import SweepTable
 
     analyses = {}
     for path in arguments.sweeps:

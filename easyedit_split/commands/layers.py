@@ -16,8 +16,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..analysis.recommend import nats
-    from ..layers import best_layer, search_layers, write_layers
+    from ..analysis.logodds import nats
+    from ..sweeps.layer_search import best_layer, search_layers, write_layers
 
     hp = settings(arguments)
     folder = output_dir(hp)

@@ -13,7 +13,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..runs import report_run
+    from ..run_folder import report_run
 
     report = report_run(Path(arguments.run_folder), arguments.max_utility_drop, seed=arguments.seed)
     for name, advice in report.advice.items():

@@ -30,8 +30,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..locks import folder_lock
     from ..reproduce.settings import grid_settings
+    from ..storage.locks import folder_lock
 
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigError(f"--jobs {arguments.jobs} is out of range: give 1 or more")

@@ -19,8 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ..distributed import processes, rank
-    from ..locks import folder_lock
-    from ..sweeps import sweep
+    from ..storage.locks import folder_lock
+    from ..sweeps.run import sweep
 
     hp = settings(arguments)
     artifact = load_artifact(arguments.artifact, hp)

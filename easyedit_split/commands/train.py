@@ -18,8 +18,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder, pairs = output_dir(hp), data(hp, "train_data")
 
     from ..distributed import processes, rank, world
-    from ..locks import folder_lock  # here, so that a mistake is told before torch is loaded
-    from ..training import train_from
+    from ..storage.locks import folder_lock  # here, so that a mistake is told before torch is loaded
+    from ..training.from_settings import train_from
 
     with processes(folder_lock(folder)):
         model, tokenizer = load(hp)

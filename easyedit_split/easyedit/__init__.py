@@ -5,7 +5,8 @@ Importing this package loads neither torch nor `steer`: every Hydra program of t
 
 from __future__ import annotations
 
-from .registration import METHODS, register
-from .shipped import hparams_path
+from ..settings.shipped import hparams_path
+from .methods import METHODS
+from .registration import register
 
 __all__ = ["METHODS", "hparams_path", "register"]

@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import nn
 
-from ..artifact import SteeringArtifact
-from ..attach import Handle, Strength
+from ..changes.artifact import SteeringArtifact
+from ..changes.attach import Handle, Strength
 from ..errors import ConfigError, HostError
-from ..sites import ResolvedSite, has_norm_after_mlp
+from ..models.parts import has_norm_after_mlp
+from ..models.sites import ResolvedSite
 from .artifacts import from_state, read_folder
+from .dictionary_token import SteeringToken, block_tokens
 from .host import load_wrapper, plain_model, wrapped_blocks
 from .hparams import frozen
-from .token import SteeringToken, block_tokens
 
 log = logging.getLogger(__name__)
 

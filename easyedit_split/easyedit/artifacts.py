@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..artifact import SteeringArtifact
-from ..config import COMPONENT_OF
-from ..deltas import LinearDelta, LoRA, from_tensors
+from ..changes.artifact import SteeringArtifact
+from ..changes.forms import LinearDelta, LoRA, from_tensors
 from ..errors import ArtifactError, ConfigError
-from ..files import write_bytes
-from ..sites import Site
+from ..models.sites import Site
+from ..settings.hyperparameters import COMPONENT_OF
+from ..storage.files import write_bytes
 
 
 def read_folder(folder: str | Path, layer: int, concept_id: int = 0) -> SteeringArtifact:

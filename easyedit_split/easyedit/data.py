@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.pairs import PreferencePair
 from ..errors import DataError
-from ..pairs import PreferencePair
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..artifact import SteeringArtifact
-from ..config import Hyperparameters
+from ..changes.artifact import SteeringArtifact
 from ..errors import ConfigError
-from ..training import train_layer
+from ..settings.hyperparameters import Hyperparameters
+from ..training.from_settings import train_layer
 from .artifacts import why_no_plain_vector
 from .data import concept_pairs
+from .dictionary_token import take_away_tokens
 from .host import load_wrapper, plain_model, wrapped_blocks
 from .hparams import frozen
-from .token import take_away_tokens
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..config import Hyperparameters
-from ..hyperfiles import hyperparameters
+from ..settings.files import hyperparameters
+from ..settings.hyperparameters import Hyperparameters
 
 
 @dataclass

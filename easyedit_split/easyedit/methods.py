@@ -21,3 +21,8 @@ def apply(hparams: Any, model: Any = None, vector: Any = None, *, pipline: Any =
 
     given = [value for value in (model, pipline, pipeline) if value is not None]
     return apply_vectors(hparams, given[0] if given else None, vector)
+
+
+#: The methods this package adds, each with a train and an apply phase: `config.OBJECTIVE_OF`, which every Hydra
+#: program would wait for if it were imported here.
+METHODS = ("split", "unified_sft", "unified_reps", "unified_diffmean")

@@ -11,10 +11,8 @@ from types import ModuleType
 from ..errors import HostError
 from . import repair
 from .importhook import ImportHook, is_importable
+from .methods import METHODS
 
-#: The methods this package adds, each with a train and an apply phase: `config.OBJECTIVE_OF`, which every Hydra
-#: program would wait for if it were imported here.
-METHODS = ("split", "unified_sft", "unified_reps", "unified_diffmean")
 HOME_VARIABLE = "EASYEDIT_HOME"
 
 _hook = ImportHook()
@@ -95,7 +93,7 @@ def _add_methods(registry: ModuleType) -> None:
 
 
 def _check_hparams(module: ModuleType) -> None:
-    from .hostconfig import watch_loaders
+    from .loaders import watch_loaders
 
     watch_loaders(module)
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import HostError
-from .token import block_tokens, take_away_tokens
+from .dictionary_token import block_tokens, take_away_tokens
 
 _MARK = "_taught_by_easyedit_split"
 

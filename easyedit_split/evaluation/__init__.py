@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ..lazy import lazy_names
 
 _HOME = {
     "likelihood_accuracy": "accuracy",
@@ -20,7 +19,7 @@ _HOME = {
     "judge_texts": "judging",
     "RUBRICS": "rubrics",
     "Rubric": "rubrics",
-    "ReplyCache": "cache",
+    "ReplyCache": ".storage.reply_cache",
     "ApiJudge": "client",
     "JudgeSettings": "client",
     "DemoJudge": "demo",
@@ -33,10 +32,7 @@ _HOME = {
 __all__ = sorted(_HOME)  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..data.pairs import PreferencePair
 from ..errors import DataError
-from ..pairs import PreferencePair
 
 
 def likelihood_accuracy(loss_pos: ArrayLike, loss_neg: ArrayLike) -> float:

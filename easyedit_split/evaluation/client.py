@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .cache import ReplyCache, request_key
+from ..storage.reply_cache import ReplyCache, request_key
 from .judges import Estimate, JudgeItem, Scores
 from .rubrics import SYSTEM, rubric
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.pairs import PreferencePair
 from ..demo import TASKS
 from ..errors import ConfigError
-from ..pairs import PreferencePair
 from .client import ApiJudge, JudgeSettings
 from .demo import DemoJudge
 from .harmonic import mean_harmonic

@@ -29,9 +29,9 @@ def perplexity(
     """
     import torch
 
-    from ..models import held_still
-    from ..scoring import PairScorer
-    from ..tokens import EncodedPair, Encoder
+    from ..data.tokens import EncodedPair, Encoder
+    from ..models.guards import eval_mode_frozen
+    from ..scoring.scorer import PairScorer
 
     if len(questions) != len(texts) or not texts:
         raise DataError(f"{len(texts)} texts for {len(questions)} questions: give one text a question, at least one")
@@ -42,7 +42,7 @@ def perplexity(
         encoded.append(EncodedPair(tuple(encoder.prompt(question)), answer, answer[:1]))  # a pair has two answers
     scorer = PairScorer(model, encoded)
     loss = tokens = 0.0
-    with held_still(model), torch.no_grad():
+    with eval_mode_frozen(model), torch.no_grad():
         for rows in scorer.lengths.argsort().split(batch_size):
             found = scorer.losses(rows)
             loss += float(found.matching.double().sum())

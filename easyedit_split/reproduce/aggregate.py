@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.budgets import BUDGETS, interval
+from ..analysis.pareto import BUDGETS, interval
 from ..evaluation.rubrics import AXBENCH_RUBRICS
 from .settings import metrics
 

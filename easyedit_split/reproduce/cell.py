@@ -15,22 +15,25 @@ from typing import Any
 import numpy as np
 
 from ..analysis import transfer
-from ..analysis.budgets import front_at_budgets
-from ..artifact import SteeringArtifact, describe_model, versions
-from ..config import Hyperparameters
+from ..analysis.pareto import front_at_budgets
+from ..changes.artifact import SteeringArtifact
+from ..changes.provenance import versions
+from ..data.pairs import PreferencePair
 from ..errors import ArtifactError, ConfigError, FitError
 from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
 from ..evaluation.perplexity import perplexity
 from ..evaluation.text import text_measures
-from ..files import write_text
 from ..generation import generate
-from ..locks import folder_lock
-from ..models import load_model
-from ..pairs import PreferencePair
-from ..prefix import shared_prefixes
-from ..reach import sweep_factors
-from ..sweeps import SweepTable, sweep
-from ..training import train_layer
+from ..models.identity import describe_model
+from ..models.loading import load_model
+from ..scoring.prefix_store import shared_prefixes
+from ..settings.hyperparameters import Hyperparameters
+from ..storage.files import write_text
+from ..storage.locks import folder_lock
+from ..sweeps.reach import sweep_factors
+from ..sweeps.run import sweep
+from ..sweeps.table import SweepTable
+from ..training.from_settings import train_layer
 from .grid import Cell
 from .judging import headline_score, verdict
 from .prepare import Prepared
@@ -145,8 +148,9 @@ def _measured(task: Task) -> dict[str, Any]:
 
 def _nothing(model: Any) -> SteeringArtifact:
     """A change of zeros: scoring wants one, and at strength 0 it is the unsteered model bit for bit."""
-    from ..deltas import Vector
-    from ..sites import Site, hidden_size
+    from ..changes.forms import Vector
+    from ..models.parts import hidden_size
+    from ..models.sites import Site
 
     width = hidden_size(model)
     return SteeringArtifact(

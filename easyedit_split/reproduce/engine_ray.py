@@ -14,8 +14,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ..errors import ConfigError, SteeringError
-from ..files import write_bytes, write_text
-from ..models import memory_errors_named
+from ..models.guards import memory_errors_named
+from ..storage.files import write_bytes, write_text
 from .cell import Task, run_cell
 from .judging import judge_of, judged_offline
 

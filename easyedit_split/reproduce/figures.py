@@ -11,7 +11,7 @@ from pathlib import Path
 from ..analysis import Analysis, analyse
 from ..analysis.plots import plot_curves, plot_front, save_figure
 from ..errors import SteeringError
-from ..sweeps import SweepTable
+from ..sweeps.table import SweepTable
 from .aggregate import Key
 from .cell import Task
 from .tables import FORMS, LABELS

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..config import Hyperparameters
+from ..data.pairs import pairs_hash
 from ..errors import ConfigError
-from ..hyperfiles import load_hparams
-from ..pairs import pairs_hash
+from ..settings.files import load_hparams
+from ..settings.hyperparameters import Hyperparameters
 from .judging import judge_of, judged_hash, rubrics_of
 from .prepare import Prepared
 from .settings import GridSettings

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..data.pairs import PreferencePair
 from ..demo import TASKS
 from ..errors import ConfigError
 from ..evaluation.accuracy import generation_accuracy
 from ..evaluation.judges import Estimate, Judge
 from ..evaluation.judging import Judged, find_judge, items_of, judge_texts
 from ..evaluation.rubrics import RUBRICS, SYSTEM
-from ..pairs import PreferencePair
 from .prepare import Prepared
 from .settings import GridSettings, headline, metrics
 from .strength import GRID_BUDGETS

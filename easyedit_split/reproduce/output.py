@@ -13,12 +13,12 @@ from .. import __version__
 from ..analysis import report
 from ..analysis.tables import Table
 from ..demo import TASKS
-from ..files import write_text
+from ..storage.files import write_text
 from .aggregate import Result, grouped
 from .cell import Task, read_result
 from .figures import write_figures
 from .paper import NOTE, PAPER
-from .place import place_sentence, place_table
+from .ranking import place_sentence, place_table
 from .settings import GridSettings, metrics
 from .tables import ScoreTable, score_tables
 

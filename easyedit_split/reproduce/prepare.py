@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from ..datasets import DataSplit, Prompted, load_named_pairs, paper_split
+from ..data.manifest import manifest
+from ..data.pairs import PreferencePair
+from ..data.paper_sets import DataSplit, Prompted, load_named_pairs, paper_split
 from ..demo import TASKS, data_path
 from ..errors import DataError
-from ..files import write_text
-from ..hyperfiles import load_hparams
-from ..manifest import manifest
-from ..pairs import PreferencePair
+from ..settings.files import load_hparams
+from ..storage.files import write_text
 from .settings import GridSettings
 
 PAPER_SETS = ("psychopathy", "powerseeking", "axbench")
@@ -85,7 +85,7 @@ def read_split(settings: GridSettings, dataset: str, files: Sequence[Path]) -> D
 
 def _answered(settings: GridSettings, split: DataSplit, loader: Loader) -> DataSplit:
     """AxBench's rows with the model's own answers as `not_matching`; only as many concepts as the grid uses."""
-    from ..negatives import model_answers, with_model_answers
+    from .own_answers import model_answers, with_model_answers
 
     model, tokenizer = loader()
     used = sorted({row.concept_id for row in split.train})[: settings.concepts]

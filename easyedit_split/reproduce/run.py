@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ConfigError, SteeringError
-from ..models import memory_errors_named
-from ..negatives import model_fingerprint
+from ..models.guards import memory_errors_named
+from ..models.identity import model_fingerprint
 from .cell import Task, grid_model, read_result, run_cell
 from .grid import dataset_cells, hparams_files, hyperparameters_of, inputs_hash, may_hold, selected
 from .judging import estimate, verdict_stands

@@ -147,7 +147,7 @@ def grid_settings(folder: str, values: Mapping[str, Any]) -> GridSettings:
 def _folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name).resolve()
-    from ..easyedit.shipped import hparams_root
+    from ..settings.shipped import hparams_root
 
     shipped = hparams_root() / name.removeprefix("hparams/")
     if not shipped.is_dir() or shipped == hparams_root():

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..analysis import curves, fit_preference, fit_utility, recommend_strength
-from ..analysis.recommend import nats
+from ..analysis.logodds import nats
 from ..errors import FitError
-from ..sweeps import SweepTable
+from ..sweeps.table import SweepTable
 
 GRID_BUDGETS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 

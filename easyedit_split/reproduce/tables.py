@@ -10,8 +10,8 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..analysis.budgets import BUDGETS
-from ..analysis.recommend import nats
+from ..analysis.logodds import nats
+from ..analysis.pareto import BUDGETS
 from ..analysis.tables import Table
 from .aggregate import (
     FIT_COLUMNS,

@@ -39,17 +39,17 @@ from host.inside import (
 from host.models import items
 from tiny import random_delta, tiny_model, tiny_tokenizer
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.attach import attach
-from easyedit_split.deltas import LinearDelta, make_delta
+from easyedit_split.changes.artifact import SteeringArtifact
+from easyedit_split.changes.attach import attach
+from easyedit_split.changes.forms import LinearDelta, make_delta
+from easyedit_split.data.tokens import Encoder
 from easyedit_split.easyedit import METHODS, register
 from easyedit_split.easyedit.apply import apply_vectors
 from easyedit_split.easyedit.artifacts import from_state, read_folder, to_state, write_pt
 from easyedit_split.easyedit.host import plain_model, wrapped_blocks
 from easyedit_split.errors import ArtifactError, ConfigError, DataError, HostError, SiteError
-from easyedit_split.scoring import PairScorer
-from easyedit_split.sites import Site
-from easyedit_split.tokens import Encoder
+from easyedit_split.models.sites import Site
+from easyedit_split.scoring.scorer import PairScorer
 
 register()
 
@@ -377,7 +377,7 @@ def upstream_losses(wrapper: Any, delta: LinearDelta, texts: list[dict[str, str]
 
 
 def our_losses(model: Any, encoder: Encoder, site: Site | None, delta: LinearDelta | None) -> list[Any]:
-    from easyedit_split.pairs import PreferencePair
+    from easyedit_split.data.pairs import PreferencePair
 
     pairs = [PreferencePair(**item) for item in items()]
     scorer = PairScorer(model, encoder.pairs(pairs))

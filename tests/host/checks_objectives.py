@@ -29,17 +29,17 @@ from host.inside import (
 from host.models import items
 from torch import Tensor
 
-from easyedit_split import attach as attach_module
-from easyedit_split.attach import attach
-from easyedit_split.config import TrainConfig
+from easyedit_split.changes import attach as attach_module
+from easyedit_split.changes.attach import attach
+from easyedit_split.data.pairs import PreferencePair
+from easyedit_split.data.tokens import EncodedPair, Encoder
 from easyedit_split.easyedit import register
 from easyedit_split.easyedit.host import plain_model
-from easyedit_split.models import held_still
-from easyedit_split.objectives import AnswerLosses, Objective, RepsObjective, SftObjective
-from easyedit_split.pairs import PreferencePair
-from easyedit_split.plan import Draw
-from easyedit_split.tokens import EncodedPair, Encoder
-from easyedit_split.trainer import _Loop
+from easyedit_split.models.guards import eval_mode_frozen
+from easyedit_split.settings.hyperparameters import TrainConfig
+from easyedit_split.training.objectives import AnswerLosses, Objective, RepsObjective, SftObjective
+from easyedit_split.training.plan import Draw
+from easyedit_split.training.trainer import _Loop
 
 register()
 
@@ -104,7 +104,11 @@ def our_losses(wrapper: Any, change: Any, objective: Objective, direction: str) 
     pairs, signs = encoded(wrapper), torch.tensor(DIRECTIONS[direction])
     rows = torch.arange(len(pairs)).repeat_interleave(len(signs))
     draw = Draw(rows, signs.repeat(len(pairs)), torch.full(rows.shape, FACTOR))
-    with plain_model(wrapper) as model, held_still(model), attach(model, change.delta, change.site, 0.0) as handle:
+    with (
+        plain_model(wrapper) as model,
+        eval_mode_frozen(model),
+        attach(model, change.delta, change.site, 0.0) as handle,
+    ):
         loop = _Loop(model, pairs, handle, objective, TrainConfig(batch_size=len(pairs)))
         loop.reference = loop._unsteered() if objective.needs_reference else None
         return loop._losses(draw)

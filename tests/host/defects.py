@@ -19,9 +19,9 @@ from host.inside import CHECKOUT, LAYER, for_upstream, general, host_module, log
 from host.models import items
 from omegaconf import OmegaConf
 
+from easyedit_split.data.tokens import Encoder
 from easyedit_split.easyedit import register
 from easyedit_split.easyedit.host import wrapped_blocks
-from easyedit_split.tokens import Encoder
 
 register()
 

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from tiny import random_delta
 from transformers import AutoModelForCausalLM
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.deltas import LinearDelta, make_delta
-from easyedit_split.sites import Site
-from easyedit_split.tokens import Encoder
+from easyedit_split.changes.artifact import SteeringArtifact
+from easyedit_split.changes.forms import LinearDelta, make_delta
+from easyedit_split.data.tokens import Encoder
+from easyedit_split.models.sites import Site
 
 FORMS = ("vector", "lora", "local_weight")
 LAYER = 2

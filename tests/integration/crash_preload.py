@@ -6,5 +6,5 @@ import transformers.models.qwen2.modeling_qwen2  # noqa: F401
 
 import easyedit_split.reproduce.output
 import easyedit_split.reproduce.run
-import easyedit_split.sweeps
-import easyedit_split.training  # noqa: F401
+import easyedit_split.sweeps.run
+import easyedit_split.training.from_settings  # noqa: F401

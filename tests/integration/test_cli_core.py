@@ -20,8 +20,8 @@ from laws import TEXT_PAIRS
 from tiny import tiny_model, tiny_tokenizer
 
 from easyedit_split import SteeringArtifact, SweepTable
+from easyedit_split.changes.forms import FORMS
 from easyedit_split.cli import main
-from easyedit_split.deltas import FORMS
 from easyedit_split.errors import SteeringError
 
 
@@ -100,9 +100,9 @@ def test_train_sweep_generate(
 
 def test_the_sweep_at_zero_is_the_plain_model(folder: Path, data: Path, tmp_path: Path) -> None:
     """Losses of the table at m = 0 against the model's own, one answer a call."""
-    from easyedit_split.models import load_model
-    from easyedit_split.scoring import sequence_nll
-    from easyedit_split.tokens import Encoder
+    from easyedit_split.data.tokens import Encoder
+    from easyedit_split.models.loading import load_model
+    from easyedit_split.scoring.scorer import sequence_nll
 
     assert main(_train(folder, data, tmp_path)) == 0
     arguments = ["sweep", "--artifact", str(tmp_path), f"model_name_or_path={folder}", f"test_data={data}"]
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_change(
     folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The third step is spoilt; the change of the second is kept aside, and no result is written."""
-    from easyedit_split import trainer
+    from easyedit_split.training import trainer
 
     real, calls = trainer._Loop._losses, []
 
@@ -265,7 +265,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_change(
 def test_a_kill_and_the_same_command_again(
     folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from easyedit_split import checkpoint, trainer
+    from easyedit_split.training import checkpoint, trainer
 
     whole, out = tmp_path / "whole", tmp_path / "out"
     more = ["dropout=0.1", "n_epochs=3"]

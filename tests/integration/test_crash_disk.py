@@ -15,13 +15,13 @@ from crash import EAGER, TRAIN, Runner, runner
 from laws import noisy
 from tiny import tiny_model, tiny_tokenizer
 
-from easyedit_split.artifact import SteeringArtifact
+from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.errors import ArtifactError
-from easyedit_split.export import export_checkpoint
-from easyedit_split.files import write_text
-from easyedit_split.gguf_io import to_gguf
-from easyedit_split.locks import folder_lock
-from easyedit_split.sweeps import SweepTable
+from easyedit_split.formats.gguf import to_gguf
+from easyedit_split.formats.huggingface import export_checkpoint
+from easyedit_split.storage.files import write_text
+from easyedit_split.storage.locks import folder_lock
+from easyedit_split.sweeps.table import SweepTable
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import pytest
 from crash import Runner, kill_many, runner
 from grids import settings, small_grid
 
-from easyedit_split.artifact import SteeringArtifact
+from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.cli import main
-from easyedit_split.locks import folder_lock
 from easyedit_split.reproduce import cell as cell_module
 from easyedit_split.reproduce.cell import Task, run_cell
 from easyedit_split.reproduce.run import plan
-from easyedit_split.sweeps import SweepTable
-from easyedit_split.trainer import _Loop
+from easyedit_split.storage.locks import folder_lock
+from easyedit_split.sweeps.table import SweepTable
+from easyedit_split.training.trainer import _Loop
 
 KILLS = [pytest.param(2, id="2"), pytest.param(20, id="20", marks=pytest.mark.slow)]
 

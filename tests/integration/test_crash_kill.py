@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from crash import EAGER, SWEEP, TRAIN, Runner, kill_many, runner
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.files import read_tensors
-from easyedit_split.sweeps import SweepTable
+from easyedit_split.changes.artifact import SteeringArtifact
+from easyedit_split.storage.files import read_tensors
+from easyedit_split.sweeps.table import SweepTable
 
 KILLS = [pytest.param(3, id="3"), pytest.param(20, id="20", marks=pytest.mark.slow)]
 

@@ -14,21 +14,21 @@ import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
 from everything import differences, results
-from laws import TEXT_PAIRS, assert_close, noisy
+from laws import TEXT_PAIRS, noisy
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.combine import promoted_tokens
-from easyedit_split.config import TrainConfig
-from easyedit_split.deltas import FORMS
+from easyedit_split.changes.artifact import SteeringArtifact
+from easyedit_split.changes.forms import FORMS
 from easyedit_split.errors import NotMergeableError, SiteError
-from easyedit_split.estimators import diff_mean
 from easyedit_split.generation import generate
-from easyedit_split.negatives import model_fingerprint
-from easyedit_split.sites import Site
-from easyedit_split.sweeps import sweep
-from easyedit_split.trainer import train
+from easyedit_split.models.identity import model_fingerprint
+from easyedit_split.models.sites import Site
+from easyedit_split.scoring.promoted_tokens import promoted_tokens
+from easyedit_split.settings.hyperparameters import TrainConfig
+from easyedit_split.sweeps.run import sweep
+from easyedit_split.training.diff_mean import diff_mean
+from easyedit_split.training.trainer import train
 
 SCRIPT = Path(__file__).with_name("two_devices.py")
 # attention is computed by other kernels there, and AdamW's first steps divide a gradient by its own size
@@ -88,7 +88,9 @@ def test_offloaded_weights_train_sweep_and_generate(kind: str, form: str, tmp_pa
     for model in (cpu_offload(tiny_model(kind), here), disk_offload(tiny_model(kind), str(tmp_path), here)):
         *found, found_texts, found_promoted = results(model)
         for value, expected in zip(found, numbers, strict=True):
-            assert_close(value, expected, TOLERANCE)
+            # by their norms: AdamW moves an entry by lr however small its gradient is, so that a few entries whose
+            # gradients are rounding alone come out anywhere
+            assert (value - expected).norm() <= TOLERANCE * expected.norm()
         assert found_texts == texts
         assert [t.token_id for t in found_promoted] == [t.token_id for t in promoted]
         assert all(parameter.is_meta for parameter in model.parameters())

@@ -16,9 +16,9 @@ from tiny import tiny_model, tiny_tokenizer
 from two_processes import RUNS, run
 
 from easyedit_split import distributed
-from easyedit_split.artifact import SteeringArtifact
+from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.cli import main
-from easyedit_split.sweeps import SweepTable
+from easyedit_split.sweeps.table import SweepTable
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

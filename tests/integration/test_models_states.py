@@ -11,13 +11,13 @@ import torch
 from laws import TEXT_PAIRS, assert_close, logits, noisy
 from tiny import tiny_model, tiny_tokenizer, token_batch
 
-from easyedit_split.artifact import SteeringArtifact
-from easyedit_split.config import TrainConfig
+from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.errors import NotMergeableError, SiteError
 from easyedit_split.generation import generate
-from easyedit_split.sites import Site
-from easyedit_split.sweeps import sweep
-from easyedit_split.trainer import train
+from easyedit_split.models.sites import Site
+from easyedit_split.settings.hyperparameters import TrainConfig
+from easyedit_split.sweeps.run import sweep
+from easyedit_split.training.trainer import train
 
 CONFIG = TrainConfig(n_epochs=2, batch_size=2, lr=0.01)
 

@@ -12,9 +12,9 @@ from tiny import random_delta, tiny_tokenizer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen2Config
 
 from easyedit_split import PreferencePair, Site, SteeringArtifact, TrainConfig, sweep, train
-from easyedit_split.deltas import FORMS, make_delta
+from easyedit_split.changes.forms import FORMS, make_delta
+from easyedit_split.data.tokens import Encoder
 from easyedit_split.errors import ConfigError, NotMergeableError
-from easyedit_split.tokens import Encoder
 
 pytest.importorskip("bitsandbytes", reason="quantised models need the extra: pip install easyedit-split[quantised]")
 pytestmark = pytest.mark.filterwarnings("ignore:MatMul8bitLt")

@@ -14,9 +14,9 @@ from everything import results
 from laws import TEXT_PAIRS
 from tiny import tiny_model, tiny_tokenizer
 
-from easyedit_split.config import TrainConfig
-from easyedit_split.sites import Site
-from easyedit_split.trainer import train
+from easyedit_split.models.sites import Site
+from easyedit_split.settings.hyperparameters import TrainConfig
+from easyedit_split.training.trainer import train
 
 
 def waits_a_step() -> float:

@@ -12,13 +12,13 @@ import torch
 from laws import TEXT_PAIRS, noisy
 from tiny import tiny_model, tiny_tokenizer
 
-from easyedit_split.config import TrainConfig
 from easyedit_split.distributed import processes, rank
 from easyedit_split.errors import TrainingError
-from easyedit_split.objectives import RepsObjective, SplitObjective
-from easyedit_split.sites import Site
-from easyedit_split.sweeps import sweep
-from easyedit_split.trainer import train
+from easyedit_split.models.sites import Site
+from easyedit_split.settings.hyperparameters import TrainConfig
+from easyedit_split.sweeps.run import sweep
+from easyedit_split.training.objectives import RepsObjective, SplitObjective
+from easyedit_split.training.trainer import train
 
 # batches of 3 and 2 pairs are shared unevenly; in one of 1 pair the second process has nothing to do
 RUNS = {

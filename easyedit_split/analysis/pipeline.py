@@ -1,0 +1,184 @@
+"""From a sweep to everything this package says about it, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FitError
+from . import bootstrap, decay
+from .fit import fit_preference, fit_utility
+from .logodds import Curve, Sweep, curves
+from .pareto import BUDGETS, preference_at_budget
+from .recommend import Recommendation, recommend_strength, recommendation_interval
+from .region import Regions, regions
+from .result import FitResult
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What one sweep says; log-odds in nats.
+
+    Attributes:
+        preference, utility: the measured curves, with the counts of undefined points.
+        preference_interval, utility_interval: (M, 2) 95% bootstrap intervals over examples.
+        preference_fit, utility_fit: the fitted laws; None where the curve could not be fitted (see
+            ``notes``).
+        regions: of the preference fit; None without one.
+        recommendation: for ``max_utility_drop``, with its bootstrap interval; None unless both fits exist.
+        budgets: utility losses in nats. front: the recommendation at each (empty without both fits).
+        measured_gain: (K,) highest measured gain in preference within each budget, no law; NaN where unknown.
+        reduction, n_examples, header: of the sweep. n_boot, seed: of the bootstrap.
+        notes: sentences the user should read: undefined points, fits that failed or are poor.
+    """
+
+    preference: Curve
+    utility: Curve
+    preference_interval: Array = field(repr=False)
+    utility_interval: Array = field(repr=False)
+    preference_fit: FitResult | None
+    utility_fit: FitResult | None
+    regions: Regions | None
+    recommendation: Recommendation | None
+    budgets: tuple[float, ...]
+    front: tuple[Recommendation, ...] = field(repr=False)
+    measured_gain: Array = field(repr=False)
+    reduction: str
+    n_examples: int
+    header: Mapping[str, Any] = field(repr=False)
+    n_boot: int
+    seed: int
+    notes: tuple[str, ...]
+
+    def measured_at(self, m: float) -> tuple[float, float]:
+        """Measured gain in preference and loss of utility at m against m = 0, nats, without any law.
+
+        Straight lines join neighbouring strengths; undefined points are passed over. NaN outside the sweep.
+        """
+        change = []
+        for curve in (self.preference, self.utility):
+            known = np.isfinite(curve.mean)
+            here, base = np.interp([m, 0.0], curve.m[known], curve.mean[known], left=np.nan, right=np.nan)
+            change.append(float(here - base))
+        return change[0], -change[1]
+
+    @property
+    def advice(self) -> str:
+        """Which strength to use, in a sentence or more; why none can be said, where that is so."""
+        best = self.recommendation
+        if best is None or best.m is None:
+            return " ".join(self.notes)
+        verdict = "Use" if best.reliable else "Not reliable:"
+        return (
+            f"{verdict} {best.strength}: preference {best.preference_gain:+.3g}, "
+            f"utility {-best.utility_drop:+.3g} nats against m = 0. {best.message}"
+        )
+
+    @property
+    def undefined(self) -> str:
+        """Undefined points in words, as ``0 of 8200`` for preference and utility."""
+        return (
+            f"preference {self.preference.n_undefined} of {self.preference.n_points}, "
+            f"utility {self.utility.n_undefined} of {self.utility.n_points}"
+        )
+
+
+def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, seed: int = 0) -> Analysis:
+    """Curves with intervals, fits, regions and the recommended strength of a sweep.
+
+    The fits are unweighted, as in App. D. A curve that cannot be fitted leaves its fit None and a note that
+    says why.
+
+    Args:
+        table: anything with the attributes of a sweep table (``logodds.Sweep``).
+        max_utility_drop: budget of the recommendation in nats, at least 0.
+        n_boot: bootstrap draws over examples. seed: of the draws.
+    Raises:
+        FitError: every loss is undefined, no utility point is defined, or the budget or n_boot cannot be
+            used.
+        DataError: losses or strengths cannot be used.
+    """
+    if not (np.isfinite(max_utility_drop) and max_utility_drop >= 0):
+        raise FitError(f"max_utility_drop is {max_utility_drop}; give a finite number of nats, at least 0.")
+    preference, utility = curves(table)
+    counts = bootstrap.draw_counts(preference.values.shape[1], n_boot, seed)
+    draws = bootstrap.curve_draws(preference, counts), bootstrap.curve_draws(utility, counts)
+    notes = _undefined_notes(preference, utility, table.reduction)
+    pref_fit, util_fit = _try_fit(preference, notes), _try_fit(utility, notes)
+    recommendation: Recommendation | None = None
+    steps: tuple[Recommendation, ...] = ()
+    if pref_fit is not None and util_fit is not None:
+        found = _recommend(pref_fit, util_fit, preference, utility, draws, (max_utility_drop, *BUDGETS), notes)
+        if found:
+            recommendation, steps = found[0], found[1:]
+    return Analysis(
+        preference=preference,
+        utility=utility,
+        preference_interval=bootstrap.interval(draws[0]),
+        utility_interval=bootstrap.interval(draws[1]),
+        preference_fit=pref_fit,
+        utility_fit=util_fit,
+        regions=None if pref_fit is None else regions(pref_fit),
+        recommendation=recommendation,
+        budgets=BUDGETS,
+        front=steps,
+        measured_gain=_measured(preference, utility, notes),
+        reduction=table.reduction,
+        n_examples=preference.values.shape[1],
+        header=dict(table.header),
+        n_boot=n_boot,
+        seed=seed,
+        notes=tuple(notes),
+    )
+
+
+def _recommend(
+    pref_fit: FitResult, util_fit: FitResult, preference: Curve, utility: Curve, draws: tuple[Array, Array],
+    budgets: tuple[float, ...], notes: list[str],
+) -> tuple[Recommendation, ...]:  # fmt: skip
+    """A recommendation with its interval for each budget; none when the fits share no strength."""
+    try:
+        found = [recommend_strength(pref_fit, util_fit, budget) for budget in budgets]
+    except FitError as error:
+        notes.append(str(error))
+        return ()
+    notes.append(found[0].message)
+    return tuple(recommendation_interval(one, pref_fit, util_fit, preference, utility, *draws) for one in found)
+
+
+def _try_fit(curve: Curve, notes: list[str]) -> FitResult | None:
+    kind: decay.Kind = "preference" if curve.kind == "preference" else "utility"
+    try:
+        fit = (fit_preference if kind == "preference" else fit_utility)(curve.m, curve.mean)
+    except FitError as error:
+        notes.append(str(error))
+        return None
+    notes.append(f"{kind.capitalize()} fit: {fit.message}")
+    return fit
+
+
+def _undefined_notes(preference: Curve, utility: Curve, reduction: str) -> list[str]:
+    notes = []
+    for curve in (preference, utility):
+        if curve.n_undefined:
+            share = curve.n_undefined / curve.n_points
+            remedy = "; reduction='sum' has none" if curve.kind == "utility" and reduction == "mean" else ""
+            notes.append(
+                f"{curve.n_undefined} of {curve.n_points} {curve.kind} points ({share:.1%}) are undefined "
+                f"and left out of the curve{remedy}."
+            )
+    return notes
+
+
+def _measured(preference: Curve, utility: Curve, notes: list[str]) -> Array:
+    try:
+        return preference_at_budget(preference.m, preference.mean, utility.mean, BUDGETS)
+    except FitError as error:
+        notes.append(str(error))
+        return np.full(len(BUDGETS), np.nan)

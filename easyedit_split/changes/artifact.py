@@ -1,0 +1,183 @@
+"""What training returns and what is kept: a change, where it goes, and where it came from.
+
+On disk: `layer_<l>.safetensors`, the parameters and a JSON header. The vector form also writes EasyEdit's
+`layer_<l>.pt`, a plain tensor, where adding at its site equals adding at the block's output. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ArtifactError, ConfigError, SteeringError
+from ..models.identity import describe_model
+from ..models.sites import ResolvedSite, Site, resolve_site
+from ..storage.files import read_tensors, write_bytes, write_tensors
+from .forms import LinearDelta, from_tensors
+from .positions import Positions
+
+if TYPE_CHECKING:
+    from ..formats.peft import PeftExport
+    from .attach import Handle
+    from .merge import Merge
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SteeringArtifact:
+    """A trained change: `delta` at `site`, steering the token `positions` it was trained on.
+
+    `model` describes the base model (`describe_model`), `origin` how the change was made (objective, settings,
+    concept, versions). Both are stored and neither is needed to use the change.
+    """
+
+    delta: LinearDelta
+    site: Site
+    positions: Positions = Positions()
+    model: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def form(self) -> str:
+        return self.delta.form
+
+    def attach(self, model: Any, m: Any = None, *, m1: Any = None, m2: Any = None) -> Handle:
+        """Steer `model` with strength `m` until the returned handle is removed (it is a context manager).
+
+        Raises:
+            ArtifactError: the model's architecture, depth or width is another.
+            ConfigError: a strength that is not finite, or not a number or `(B,)`.
+        """
+        from .attach import attach
+
+        return attach(model, self.delta, self.resolve(model), m, m1=m1, m2=m2, positions=self.positions)
+
+    def merge(self, model: Any, m: float | None = None, *, m1: float | None = None, m2: float | None = None) -> Merge:
+        """Write the change into `model`'s weights; `.undo()` of the result restores them bit for bit.
+
+        Raises:
+            NotMergeableError: the change cannot be written into the weights; the message says what to do instead.
+        """
+        from .attach import Strength
+        from .merge import merge
+
+        return merge(self.delta, self.resolve(model), self.positions, Strength(m, m1=m1, m2=m2))
+
+    def resolve(self, model: Any) -> ResolvedSite:
+        """The site in `model`, after checking that the change was made for such a model."""
+        from .attach import check_fit
+
+        here = describe_model(model)
+        for key in ("architecture", "layers", "width"):
+            if key in self.model and self.model[key] != here[key]:
+                raise ArtifactError(
+                    f"the change was made for {_named(self.model)} but the model is {_named(here)}: "
+                    "use it with the model it was made for"
+                )
+        resolved = resolve_site(model, self.site)
+        check_fit(self.delta, resolved)
+        return resolved
+
+    def save(self, folder: str | Path) -> Path:
+        """Write into `folder`, atomically; returns the path of the safetensors file."""
+        folder = Path(folder)
+        path = folder / f"layer_{self.site.layer}.safetensors"
+        header = {
+            "format_version": FORMAT_VERSION, "form": self.form, "site": asdict(self.site),
+            "positions": asdict(self.positions), "model": self.model, "origin": self.origin,
+        }  # fmt: skip
+        if self.acts_at_block_output:
+            import torch
+
+            plain = io.BytesIO()  # torch.save to a full disk raises no OSError
+            torch.save(self.delta.tensors()["db"].cpu().clone(), plain)
+            write_bytes(path.with_suffix(".pt"), plain.getvalue())
+        return write_tensors(path, self.delta.tensors(), header)
+
+    @property
+    def acts_at_block_output(self) -> bool:
+        """Whether this is a vector that may as well be added to the block's output (EasyEdit's convention)."""
+        plain_mlp = self.site.component == "mlp.down_proj" and self.model.get("norm_after_mlp") is False
+        return self.form == "vector" and (self.site.component == "residual" or plain_mlp)
+
+    @classmethod
+    def load(cls, path: str | Path, layer: int | None = None) -> SteeringArtifact:
+        """Read an artifact from its folder or file.
+
+        Args:
+            layer: which one, where the folder holds several.
+
+        Raises:
+            ArtifactError: no artifact there, several and none chosen, or a broken file.
+        """
+        file = _artifact_file(Path(path), layer)
+        tensors, header = read_tensors(file)
+        if header.get("format_version") != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{file} has format version {header.get('format_version')!r}, this package reads {FORMAT_VERSION}: "
+                "install the version that wrote it, or train again"
+            )
+        try:
+            delta = from_tensors(header["form"], tensors)
+            site, positions = Site(**header["site"]), Positions(**header["positions"])
+            if not isinstance(site.layer, int) or not isinstance(site.component, str):
+                raise ConfigError(f"its site is {header['site']!r}")
+            if not isinstance(positions.prefix, int):
+                raise ConfigError(f"its positions are {header['positions']!r}")
+            model, origin = dict(header["model"]), dict(header["origin"])
+        except (KeyError, TypeError, ValueError, SteeringError) as error:
+            raise ArtifactError(f"{file} is broken ({error}): write it again") from None
+        return cls(delta.requires_grad_(False), site, positions, model, origin)
+
+    def scaled(self, factor: float) -> SteeringArtifact:
+        """The change times `factor`; see `arithmetic.scaled`."""
+        from .arithmetic import scaled
+
+        return scaled(self, factor)
+
+    def __add__(self, other: SteeringArtifact) -> SteeringArtifact:
+        """The sum of two changes at one site, exact; see `arithmetic.add`."""
+        from .arithmetic import add
+
+        return add(self, other) if isinstance(other, SteeringArtifact) else NotImplemented
+
+    def to_peft(self, folder: str | Path, m: float = 1.0, **options: Any) -> PeftExport:
+        """Write a PEFT LoRA adapter of strength `m`; see `formats.peft.to_peft` for `options` and errors."""
+        from ..formats.peft import to_peft
+
+        return to_peft(self, folder, m, **options)
+
+    @classmethod
+    def from_peft(cls, folder: str | Path) -> SteeringArtifact | list[SteeringArtifact]:
+        """Read a PEFT LoRA adapter: one artifact, or a list where it touches several modules.
+
+        `m = 1` is the adapter as it stands. See `formats.peft.read_adapter` for what it reads and refuses.
+        """
+        from ..formats.peft import read_adapter
+
+        found = [cls(**parts) for parts in read_adapter(folder)]
+        return found[0] if len(found) == 1 else found
+
+
+def _artifact_file(path: Path, layer: int | None) -> Path:
+    if path.is_file():
+        return path
+    files = sorted(path.glob("layer_*.safetensors")) if path.is_dir() else []
+    held = ", ".join(file.name for file in files)
+    if not files:
+        raise ArtifactError(f"{path} does not hold an artifact: give the folder that train wrote")
+    if layer is not None:
+        files = [f for f in files if f.stem == f"layer_{layer}"]
+    if not files:
+        raise ArtifactError(f"{path} does not hold layer_{layer}.safetensors but {held}: name another layer")
+    if len(files) > 1:
+        raise ArtifactError(f"{path} holds {held}: choose one with layer= (on the command line layers=[N])")
+    return files[0]
+
+
+def _named(model: dict[str, Any]) -> str:
+    name, kind, depth, width = (model.get(k, "unknown") for k in ("name", "architecture", "layers", "width"))
+    return f"{name} ({kind}, {depth} layers of width {width})"

@@ -1,0 +1,263 @@
+"""Hang a change on a running model and turn its dial: `h' = (W + m1 dW) h + (b + m2 db)` (paper, Eq. 4).
+
+The hook sits on the linear module itself, never on the block's output: where a norm follows the feed-forward
+(Gemma-2, Gemma-3) the two differ.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError, SiteError
+from ..models.parts import decoder
+from ..models.sites import ResolvedSite, Site, resolve_site
+from .forms import LinearDelta
+from .positions import Positions, mask_of_call
+
+
+class Strength:
+    """The dial: `m1` scales `dW`, `m2` scales `db`; each a float, or one value for each row of the batch."""
+
+    def __init__(self, m: Any = None, *, m1: Any = None, m2: Any = None) -> None:
+        if m is None and m1 is None and m2 is None:
+            raise ConfigError("no strength given: pass m, or m1 and m2")
+        if m is not None and not (m1 is None and m2 is None):
+            raise ConfigError("both m and m1 or m2 given: m sets the two at once, so pass one or the other")
+        self.m1 = _checked(m if m is not None else m1, "m1")
+        self.m2 = _checked(m if m is not None else m2, "m2")
+
+    @property
+    def is_zero(self) -> bool:
+        return isinstance(self.m1, float) and isinstance(self.m2, float) and self.m1 == 0.0 == self.m2
+
+    def repeated(self, times: int) -> Strength:
+        """Each value of a `(B,)` strength `times` times in a row."""
+        m1, m2 = (v if isinstance(v, float) else v.repeat_interleave(times) for v in (self.m1, self.m2))
+        return Strength(m1=m1, m2=m2)
+
+
+def _checked(value: Any, name: str) -> float | Tensor:
+    if value is None:
+        return 0.0
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value):
+            raise ConfigError(f"strength {name} = {value} is not finite: give a finite number")
+        return float(value)
+    try:
+        rows = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"strength {name} = {value!r} is no number: give one, or one a row of the batch") from None
+    if rows.ndim == 0:
+        return _checked(float(rows), name)
+    if rows.ndim != 1:
+        raise ConfigError(
+            f"strength {name} has shape {tuple(rows.shape)}: give a number, or one a row of the batch (B,)"
+        )
+    if not bool(torch.isfinite(rows).all()):
+        raise ConfigError(f"strength {name} holds values that are not finite: give finite numbers")
+    return rows
+
+
+class Handle:
+    """A change attached to a model; a context manager that removes itself.
+
+    `set_strength` turns the dial, `steer_only` fixes the steered positions of the calls inside it, `remove` detaches
+    and leaves the model as it was.
+    """
+
+    def __init__(
+        self, model: Any, delta: LinearDelta, site: ResolvedSite, strength: Strength, positions: Positions
+    ) -> None:
+        check_fit(delta, site)
+        self.delta = delta
+        self.strength = strength
+        self.positions = positions
+        self.dropout = 0.0
+        self.ablate = False
+        self.site = site
+        self._mask: Tensor | None = None
+        self._fixed = False
+        self._cast: dict[tuple[torch.device, torch.dtype], LinearDelta] = {}
+        self._hooks = [
+            decoder(model).register_forward_pre_hook(self._before_decoder, with_kwargs=True),
+            site.module.register_forward_hook(self._after_module),
+        ]
+
+    def set_strength(self, m: Any = None, *, m1: Any = None, m2: Any = None) -> None:
+        """Turn the dial: a float, or `(B,)` values, one for each row of the batch.
+
+        Raises:
+            ConfigError: not finite, or of the wrong shape.
+        """
+        self.strength = Strength(m, m1=m1, m2=m2)
+
+    @contextmanager
+    def steer_only(self, mask: Tensor | None) -> Iterator[None]:
+        """Steer exactly the positions of `mask` `(B, T)` bool (None: all) in the forward calls inside."""
+        before = self._mask, self._fixed
+        self._mask, self._fixed = mask, True
+        try:
+            yield
+        finally:
+            self._mask, self._fixed = before
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Inside, the model is unsteered."""
+        before = self.strength, self.ablate
+        self.strength, self.ablate = Strength(0.0), False
+        try:
+            yield
+        finally:
+            self.strength, self.ablate = before
+
+    @contextmanager
+    def repeated(self, times: int) -> Iterator[None]:
+        """Inside, each value of a `(B,)` strength serves `times` neighbouring rows."""
+        before = self.strength
+        self.strength = before.repeated(times)
+        try:
+            yield
+        finally:
+            self.strength = before
+
+    def remove(self) -> None:
+        """Detach. Idempotent."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._cast = {}
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+    def _before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._fixed:
+            self._mask = mask_of_call(self.positions, args, kwargs)
+
+    def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self.strength.is_zero and not self.ablate:
+            return None
+        if isinstance(output, tuple):
+            return (self.steered(args[0], output[0]), *output[1:])
+        return self.steered(args[0], output)
+
+    def steered(self, x: Tensor, out: Tensor) -> Tensor:
+        """`out` `(B, T, d_out)` with the change added, for site inputs `x` `(B, T, d_in)`; `out` is the site's output,
+        or a sum that it is part of."""
+        if self.strength.is_zero and not self.ablate:
+            return out
+        if self.ablate:
+            return self._select(out, self._ablated(out))
+        delta = self._on(x)
+        linear, bias = delta.linear_term(x), delta.bias_term()
+        if bias is not None:
+            bias = bias.to(out.dtype)
+        if self.site.rows is None and self._mask is None and self.dropout == 0.0:
+            return _add(_add(out, linear, self.strength.m1), bias, self.strength.m2)
+        change = torch.zeros_like(out if self.site.rows is None else out[..., : len(self.site.rows)])
+        change = _add(_add(change, linear, self.strength.m1), bias, self.strength.m2)
+        if self.dropout:
+            change = F.dropout(change, self.dropout)
+        if self.site.rows is None:
+            return self._select(out, out + change)
+        return self._select(out, out.index_add(-1, self.site.rows.to(out.device), change))
+
+    def _ablated(self, out: Tensor) -> Tensor:
+        if self.site.rows is None:
+            return ablate_direction(out, self.delta.bias_term())
+        rows = self.site.rows.to(out.device)
+        return out.index_copy(-1, rows, ablate_direction(out.index_select(-1, rows), self.delta.bias_term()))
+
+    def _select(self, plain: Tensor, steered: Tensor) -> Tensor:
+        if self._mask is None:
+            return steered
+        mask = self._mask.to(plain.device)
+        if mask.shape[0] not in (1, plain.shape[0]) or mask.shape[1] != plain.shape[1]:
+            raise SiteError(f"the position mask is {tuple(mask.shape)} but the batch is {tuple(plain.shape[:2])}")
+        return torch.where(mask.unsqueeze(-1), steered, plain)
+
+    def _on(self, x: Tensor) -> LinearDelta:
+        """The delta on the layer's own device; frozen parameters also in its dtype, copied once."""
+        parameter = next(self.delta.parameters())
+        if parameter.requires_grad or (parameter.device, parameter.dtype) == (x.device, x.dtype):
+            return self.delta
+        key = (x.device, x.dtype)
+        if key not in self._cast:
+            self._cast[key] = copy.deepcopy(self.delta).to(*key)
+        return self._cast[key]
+
+
+def _add(out: Tensor, term: Tensor | None, m: float | Tensor) -> Tensor:
+    """`out + m * term`, rounded once; `m` a float or `(B,)`."""
+    if term is None or (isinstance(m, float) and m == 0.0):
+        return out
+    if isinstance(m, float):
+        return torch.add(out, term, alpha=m)
+    if m.shape[0] != out.shape[0]:
+        raise ConfigError(f"{m.shape[0]} strengths for a batch of {out.shape[0]} rows: give one a row, or one number")
+    scale = m.to(out.device).view(-1, *[1] * (out.ndim - 1))
+    return (out.float() + scale * term.float()).to(out.dtype)
+
+
+def ablate_direction(h: Tensor, direction: Tensor | None) -> Tensor:
+    """`h` without its component along `direction`: `h - (h . v) v / |v|^2`; `h` `(..., d)`, `direction` `(d,)`.
+
+    The vector form's negative steering in RePS training (Wu et al., 2025). A zero direction changes nothing.
+    """
+    if direction is None:
+        raise ConfigError("only the vector form has a direction to ablate")
+    v = direction.to(h.device, torch.float32)
+    along = (h.float() @ v) / v.square().sum().clamp_min(1e-12)
+    return (h.float() - along.unsqueeze(-1) * v).to(h.dtype)
+
+
+def handles_on(model: Any) -> list[Handle]:
+    """Every handle that is attached to the model, in the order they were attached."""
+    hooks = (getattr(hook, "__self__", None) for hook in decoder(model)._forward_pre_hooks.values())
+    return [owner for owner in hooks if isinstance(owner, Handle)]
+
+
+def check_fit(delta: LinearDelta, site: ResolvedSite) -> None:
+    """Raise `SiteError` where `delta` does not fit `site`: the form, or the widths."""
+    if site.is_residual and delta.form != "vector":
+        raise SiteError(
+            f"form {delta.form!r} needs a linear map, and the residual stream has none: "
+            "use form 'vector', or a component such as 'mlp.down_proj'"
+        )
+    if delta.d_out != site.d_out or (delta.form != "vector" and delta.d_in != site.d_in):
+        have = f"{delta.d_out}" if delta.form == "vector" else f"{delta.d_out} x {delta.d_in}"
+        want = f"{site.d_out}" if delta.form == "vector" else f"{site.d_out} x {site.d_in}"
+        raise SiteError(f"the change is {have} but {site.site} of this model is {want}: it was made for another model")
+
+
+def attach(
+    model: Any,
+    delta: LinearDelta,
+    site: Site | ResolvedSite,
+    m: Any = None,
+    *,
+    m1: Any = None,
+    m2: Any = None,
+    positions: Positions | str = "all",
+) -> Handle:
+    """Add `delta` to `site` of `model` with strength `m` (or `m1` and `m2`) until the handle is removed.
+
+    Raises:
+        SiteError: no such site, or the change does not fit it.
+        ConfigError: a strength that is not finite or not a number or `(B,)`.
+    """
+    resolved = site if isinstance(site, ResolvedSite) else resolve_site(model, site)
+    rule = positions if isinstance(positions, Positions) else Positions(positions)
+    return Handle(model, delta, resolved, Strength(m, m1=m1, m2=m2), rule)

@@ -1,0 +1,29 @@
+"""What every reader of a change may rely on: the parts of an artifact, without how it is kept."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..models.sites import ResolvedSite, Site
+from .forms import LinearDelta
+from .positions import Positions
+
+
+class Change(Protocol):
+    """A `delta` at a `site`, steering `positions`; `model` and `origin` say what it was made for, and how."""
+
+    @property
+    def delta(self) -> LinearDelta: ...
+    @property
+    def site(self) -> Site: ...
+    @property
+    def positions(self) -> Positions: ...
+    @property
+    def model(self) -> dict[str, Any]: ...
+    @property
+    def origin(self) -> dict[str, Any]: ...
+    @property
+    def form(self) -> str: ...
+    def resolve(self, model: Any) -> ResolvedSite:
+        """The site in `model`; ArtifactError where the change was made for another one."""
+        ...

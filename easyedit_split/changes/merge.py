@@ -1,0 +1,130 @@
+"""The change written into the weights: `W + m1 dW`, `b + m2 db` (paper, Eq. 4), and taken out again bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, NotMergeableError
+from ..models.parts import linear_shape
+from ..models.sites import ResolvedSite
+from .attach import Strength
+from .forms import LinearDelta
+from .positions import Positions
+
+
+@dataclass
+class Merge:
+    """An edit of one linear module. `added_bias`: the layer had none, so a saved checkpoint would drop it silently."""
+
+    module: Any
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+    added_bias: bool
+    done: bool = True
+
+    def undo(self) -> None:
+        """Restore the weights bit for bit. Idempotent.
+
+        Raises:
+            NotMergeableError: the weights were changed since (undo later merges first).
+        """
+        if not self.done:
+            return
+        for name, value in self.after.items():
+            if not torch.equal(getattr(self.module, name), value):
+                raise NotMergeableError(f"{name} was changed after this merge: undo the later change first")
+        with torch.no_grad():
+            for name, value in self.before.items():
+                getattr(self.module, name).copy_(value)
+        if self.added_bias:
+            self.module.bias = None
+        self.done = False
+
+
+def merge(delta: LinearDelta, site: ResolvedSite, positions: Positions, strength: Strength) -> Merge:
+    """Edit the weights at `site` in place.
+
+    Raises:
+        NotMergeableError: the change steers only some positions, the layer is quantised or wrapped, no linear map
+            carries the site (a residual vector behind a norm), or a result is not finite.
+    """
+    m1, m2 = _scalars(strength)
+    if positions.rule != "all":
+        raise NotMergeableError(
+            f"the change steers positions {positions.rule!r} only, and weights act on every token: "
+            "attach it instead, or train with positions='all'"
+        )
+    module = mergeable_linear(site)
+    if module.weight.is_meta:
+        raise NotMergeableError(
+            f"the weights of {site.site} are offloaded: attach the change, or load without device_map"
+        )
+    after: dict[str, Tensor] = {}
+    dw, db = delta.weight(), delta.bias_term()
+    added = False
+    if dw is not None and m1 != 0.0:
+        after["weight"] = _plus(module.weight, dw, m1, site, transposed=hasattr(module, "nx"))
+    if db is not None and m2 != 0.0:
+        added = getattr(module, "bias", None) is None
+        old = module.weight.new_zeros(linear_shape(module)[1]) if added else module.bias
+        after["bias"] = _plus(old, db, m2, site)
+    if not all(bool(torch.isfinite(t).all()) for t in after.values()):
+        raise NotMergeableError(f"m = {(m1, m2)} overflows {module.weight.dtype}: use a smaller m")  # type: ignore[union-attr]
+    return _apply(module, after, added)
+
+
+def mergeable_linear(site: ResolvedSite) -> Any:
+    """The module whose weights carry the site.
+
+    Raises:
+        NotMergeableError: there is none, or its weights cannot be edited.
+    """
+    if site.linear is None:
+        raise NotMergeableError(
+            f"{site.site} lies behind a norm, so no weight carries it: attach it instead, or train at 'mlp.down_proj'"
+        )
+    weight = getattr(site.linear, "weight", None)
+    plain = isinstance(site.linear, nn.Linear) or hasattr(site.linear, "nx")
+    if hasattr(site.linear, "base_layer"):
+        raise NotMergeableError(
+            f"{site.site} is wrapped by {type(site.linear).__name__}: merge or unload that adapter first"
+        )
+    if not plain or weight is None or not weight.is_floating_point() or type(weight).__name__ != "Parameter":
+        raise NotMergeableError(
+            f"{site.site} is a {type(site.linear).__name__} whose weights are quantised: "
+            "attach the change instead, or load the model unquantised"
+        )
+    return site.linear
+
+
+def _scalars(strength: Strength) -> tuple[float, float]:
+    if isinstance(strength.m1, Tensor) or isinstance(strength.m2, Tensor):
+        raise ConfigError("merging takes one number for m: weights are the same for every row of a batch")
+    return strength.m1, strength.m2
+
+
+def _plus(old: Tensor, change: Tensor, m: float, site: ResolvedSite, transposed: bool = False) -> Tensor:
+    """`old + m * change` on the site's rows, computed in float32, in `old`'s dtype."""
+    result = (old.detach().T if transposed else old.detach()).float().clone()
+    change = m * change.detach().to(result.device, torch.float32)
+    if site.rows is None:
+        result += change
+    else:
+        result.index_add_(0, site.rows.to(result.device), change)
+    result = result.to(old.dtype)
+    return (result.T if transposed else result).contiguous()
+
+
+def _apply(module: Any, after: dict[str, Tensor], added_bias: bool) -> Merge:
+    before = {name: getattr(module, name).detach().clone() for name in after if not (added_bias and name == "bias")}
+    with torch.no_grad():
+        for name, value in after.items():
+            if name == "bias" and added_bias:
+                module.bias = nn.Parameter(value.clone(), requires_grad=False)
+            else:
+                getattr(module, name).copy_(value)
+    return Merge(module, before, after, added_bias)

@@ -1,0 +1,248 @@
+"""PEFT LoRA adapters, written and read: the form in which vLLM, llama.cpp and others serve a change.
+
+An adapter's change is `(lora_alpha / r) B A`; a LoRA delta is `dW = B A` (paper, Table 1), so `lora_alpha = m r`
+makes PEFT's scale equal m. The sign of a negative m goes into B, because some readers take no negative alpha.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..changes.change import Change
+from ..changes.forms import LinearDelta, from_tensors
+from ..changes.lowrank import LowRank, factorised
+from ..errors import ArtifactError, ConfigError, NotMergeableError
+from ..storage.files import read_safetensors, write_safetensors, write_text
+from .adapter_names import Target, artifact_site, find_target
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+_HEADER = "easyedit_split"
+BIASES = ("refuse", "drop", "lora_bias")
+
+
+@dataclass(frozen=True)
+class PeftExport:
+    """What was written: `rank`, and how far the adapter's `dW` is from the change's.
+
+    `relative_error` is `|dW - B A| / |dW|` in the Frobenius norm, 0 for a LoRA; `energy` the share of `|dW|^2` kept.
+    """
+
+    folder: Path
+    rank: int
+    relative_error: float
+    energy: float
+
+
+def to_peft(
+    artifact: Change,
+    folder: str | Path,
+    m: float = 1.0,
+    *,
+    model: Any = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    bias: str = "refuse",
+) -> PeftExport:
+    """Write `artifact` at strength `m` as a PEFT LoRA adapter.
+
+    LoRA as it is; a local weight's `dW` by singular value decomposition.
+
+    Args:
+        model: the base model; needed for vectors, for sites in fused modules and for architectures that
+            `adapter_names` does not list.
+        rank, energy: for a local weight, one of the two: the rank, or the share of `|dW|^2` to keep (0 to 1).
+        bias: what to do with `db`: `"refuse"`; `"drop"` it; or `"lora_bias"`, which PEFT reads and vLLM and llama.cpp
+            do not.
+
+    Raises:
+        NotMergeableError: a `db` and `bias="refuse"`, a change that steers only some positions, or no linear map at
+            the site.
+        ConfigError: m is 0 or not finite, or `rank`, `energy` or `bias` is wrong or missing.
+        ArtifactError: the folder cannot be written.
+    """
+    _check(artifact, m, bias)
+    target = find_target(artifact, model)
+    factors = _factors(artifact, target, rank, energy)
+    sign = math.copysign(1.0, m)
+    key = f"{_PREFIX}{target.module}"
+    tensors = {f"{key}.lora_A.weight": factors.A, f"{key}.lora_B.weight": sign * target.all_rows(factors.B)}
+    if bias == "lora_bias":
+        tensors[f"{key}.lora_B.bias"] = sign * target.all_rows(_bias(artifact.delta))
+    folder = Path(folder)
+    header = {"site": asdict(artifact.site), "model": artifact.model, "origin": artifact.origin}
+    write_safetensors(folder / WEIGHTS, tensors, {"format": "pt", _HEADER: json.dumps(header, sort_keys=True)})
+    config = _adapter_config(artifact, target, factors.rank, abs(m) * factors.rank, bias == "lora_bias")
+    write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return PeftExport(folder, factors.rank, factors.relative_error, factors.energy)
+
+
+def read_adapter(folder: str | Path) -> list[dict[str, Any]]:
+    """Read a PEFT LoRA adapter: the parts of an artifact (delta, site, model, origin) for each module it touches.
+
+    Its scale is put into B. An adapter with `lora_bias` becomes a local weight, or a vector where its matrices are
+    zero. Weights in pickled files (`adapter_model.bin`) are not read.
+
+    Raises:
+        ArtifactError: missing or broken files, or a kind of adapter that is no `W + s B A` (DoRA, trained biases,
+            saved modules, embeddings, modules outside the decoder blocks).
+    """
+    folder = Path(folder)
+    config = _config(folder / CONFIG)
+    tensors, metadata = read_safetensors(folder / WEIGHTS)
+    kept = _header(metadata, folder)
+    found: list[dict[str, Any]] = []
+    for name, parts in _modules(tensors, folder).items():
+        site = artifact_site(name, folder)
+        own = kept.get("site") == asdict(site)
+        model = kept["model"] if own else {"name": str(config.get("base_model_name_or_path"))}
+        origin = kept["origin"] if own else {"peft": {"module": name}}
+        delta = _delta(parts, _scale(config, name, parts), folder).requires_grad_(False)
+        found.append({"delta": delta, "site": site, "model": dict(model), "origin": dict(origin)})
+    return sorted(found, key=lambda parts: (parts["site"].layer, parts["site"].component))
+
+
+def _check(artifact: Change, m: float, bias: str) -> None:
+    if not isinstance(m, (int, float)) or not math.isfinite(m):
+        raise ConfigError(f"m = {m!r} is not a finite number: an adapter has one strength")
+    if m == 0:
+        raise ConfigError("m = 0 is the unsteered model: serve that without an adapter, or choose another m")
+    if bias not in BIASES:
+        raise ConfigError(f"bias = {bias!r} is unknown: choose one of {', '.join(BIASES)}")
+    if artifact.positions.rule != "all":
+        raise NotMergeableError(
+            f"the change steers positions {artifact.positions.rule!r} only, and an adapter acts on every token: "
+            "attach it instead, or train with positions='all'"
+        )
+    if artifact.delta.bias_term() is not None and bias == "refuse":
+        raise NotMergeableError(
+            f"a LoRA adapter has no place for the db of form {artifact.form!r}: choose bias='lora_bias' "
+            "(--lora-bias: PEFT reads it, vLLM and llama.cpp do not), bias='drop' (--without-db), or export a plain "
+            "checkpoint"
+        )
+    if artifact.form == "vector" and bias == "drop":
+        raise NotMergeableError("a vector is db alone, so nothing would be left without it: choose bias='lora_bias'")
+
+
+def _factors(artifact: Change, target: Target, rank: int | None, energy: float | None) -> LowRank:
+    """`dW` as `B A`, on the CPU in float32; a vector's is zero, of rank 1."""
+    delta = artifact.delta
+    if artifact.form == "local_weight":
+        if (rank is None) == (energy is None):
+            raise ConfigError("a local weight becomes a LoRA of a lower rank: give rank=, or energy= (0.99, say)")
+        return factorised(delta.tensors()["dW"].cpu(), rank, energy)
+    if rank is not None or energy is not None:
+        raise ConfigError(f"rank and energy are for the local weight; form {artifact.form!r} is written as it is")
+    if artifact.form == "lora":
+        parts = delta.tensors()
+        return LowRank(parts["B"].cpu(), parts["A"].cpu(), 0.0, 1.0)
+    if target.d_in is None:
+        raise ConfigError("a vector does not know the input width of its module: pass model=")
+    return LowRank(torch.zeros(delta.d_out, 1), torch.zeros(1, target.d_in), 0.0, 1.0)
+
+
+def _bias(delta: LinearDelta) -> Tensor:
+    db = delta.bias_term()
+    return torch.zeros(delta.d_out) if db is None else db.detach().cpu()
+
+
+def _adapter_config(artifact: Change, target: Target, rank: int, alpha: float, with_bias: bool) -> dict[str, Any]:
+    """The keys of PEFT's LoraConfig that matter; `target_modules` holds the one module's full path."""
+    return {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "bias": "none",
+        "base_model_name_or_path": artifact.model.get("name"), "target_modules": [target.module],
+        "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "lora_bias": with_bias,
+        "fan_in_fan_out": target.fan_in_fan_out, "use_rslora": False, "use_dora": False, "modules_to_save": None,
+        "rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True,
+    }  # fmt: skip
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}): give the folder of a PEFT adapter") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not JSON ({error}): write the adapter again") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise ArtifactError(f"{path} describes an adapter of kind {kind!r}: only LORA is W + s B A")
+    for key, why in (("use_dora", "rescales the weights"), ("modules_to_save", "replaces whole modules")):
+        if config.get(key):
+            raise ArtifactError(f"{path} has {key}, which {why} and is no W + s B A: merge that adapter with PEFT")
+    if config.get("bias", "none") != "none":
+        raise ArtifactError(f"{path} has bias={config['bias']!r}, biases outside B A: merge that adapter with PEFT")
+    return config
+
+
+def _header(metadata: dict[str, str], folder: Path) -> dict[str, Any]:
+    """What `to_peft` kept of the artifact; empty for adapters of others."""
+    try:
+        header = json.loads(metadata.get(_HEADER, "{}"))
+        if not header:
+            return {}
+        return {"site": dict(header["site"]), "model": dict(header["model"]), "origin": dict(header["origin"])}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{folder / WEIGHTS} has a broken header ({error}): write the adapter again") from None
+
+
+def _modules(tensors: dict[str, Tensor], folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Module path -> its tensors by the names `A`, `B` and `bias`."""
+    endings = {".lora_A.weight": "A", ".lora_B.weight": "B", ".lora_B.bias": "bias"}
+    modules: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        ending = next((e for e in endings if key.endswith(e)), None)
+        if ending is None:
+            raise ArtifactError(f"{folder / WEIGHTS} holds {key!r}, which is no part of a LoRA on a linear module")
+        name = key.removesuffix(ending).removeprefix(_PREFIX)
+        modules.setdefault(name, {})[endings[ending]] = tensor.float()
+    for name, parts in modules.items():
+        if not {"A", "B"} <= set(parts) or parts["A"].ndim != 2 or parts["B"].ndim != 2:
+            raise ArtifactError(f"{folder / WEIGHTS} lacks a matrix of {name}: write the adapter again")
+    if not modules:
+        raise ArtifactError(f"{folder / WEIGHTS} holds no tensors: write the adapter again")
+    return modules
+
+
+def _scale(config: dict[str, Any], name: str, parts: dict[str, Tensor]) -> float:
+    """PEFT's scale of one module: `alpha / r`, or `alpha / sqrt(r)` with `use_rslora`."""
+    rank = len(parts["A"])
+    try:
+        alpha = float(_of_module(config.get("alpha_pattern"), name, config.get("lora_alpha", 8)))
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise ArtifactError(f"the adapter's scale for {name} cannot be computed ({error}): check {CONFIG}") from None
+    if not math.isfinite(scale):
+        raise ArtifactError(f"the adapter's scale for {name} is {scale}: check lora_alpha in {CONFIG}")
+    return scale
+
+
+def _of_module(pattern: dict[str, Any] | None, name: str, otherwise: Any) -> Any:
+    """A value that a PEFT pattern (module suffix -> value) gives for a module."""
+    for key, value in (pattern or {}).items():
+        if re.match(rf"(.*\.)?({key})$", name):
+            return value
+    return otherwise
+
+
+def _delta(parts: dict[str, Tensor], scale: float, folder: Path) -> LinearDelta:
+    a, b = parts["A"], scale * parts["B"]
+    try:
+        if a.shape[0] != b.shape[1]:
+            raise ConfigError(f"lora_A is {tuple(a.shape)} and lora_B {tuple(b.shape)}")
+        if "bias" not in parts:
+            return from_tensors("lora", {"A": a, "B": b})
+        db = scale * parts["bias"]
+        if not bool(a.any() and b.any()):
+            return from_tensors("vector", {"db": db})
+        return from_tensors("local_weight", {"dW": b @ a, "db": db})
+    except ConfigError as error:
+        raise ArtifactError(f"{folder / WEIGHTS} is broken ({error}): write the adapter again") from None

@@ -1,0 +1,64 @@
+"""Loading a Hugging Face model and its tokenizer, and holding a model still while it is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+DTYPES = ("float32", "float16", "bfloat16", "auto")
+
+
+def load_model(
+    name: str | Path, *, dtype: str = "float32", device: str | None = None, device_map: Any = None
+) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer, through `from_pretrained`.
+
+    Args:
+        name: a folder, a hub id, or `"demo"` for the shipped model.
+        dtype: one of `DTYPES`.
+        device: where to put the model ("cpu", "cuda:0"); ignored where `device_map` is given.
+        device_map: spread over devices, as in transformers (needs `accelerate`).
+
+    Raises:
+        ConfigError: no such model, or a dtype or device that does not exist here.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}")
+    if str(name) == "demo":
+        from ..demo import model_path
+
+        name = model_path()
+    if str(name).startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise ConfigError(f"model folder {str(name)!r} does not exist: check the path")
+    _check_device(device)
+    kind: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name))
+        model = AutoModelForCausalLM.from_pretrained(str(name), dtype=kind, device_map=device_map)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"model {str(name)!r} cannot be loaded ({reason}): give a model folder or a hub id"
+        ) from error
+    if device_map is None and device is not None:
+        model = model.to(device)  # type: ignore[arg-type]
+    return model.eval(), tokenizer
+
+
+def _check_device(device: str | None) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device or "cpu").type
+    except RuntimeError:
+        raise ConfigError(f"device {device!r} is unknown: give 'cpu', 'cuda' or 'cuda:<number>'") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} is not available: torch sees no CUDA device here; use device=cpu")
+    if kind == "cuda" and (torch.device(device or "cpu").index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device!r} is not available: torch sees {torch.cuda.device_count()} CUDA device(s)")

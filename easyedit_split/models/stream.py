@@ -1,0 +1,66 @@
+"""Whether a change may be added to its block's output instead of at its site: measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .parts import decoder, decoder_layers, embedding_device
+from .sites import ResolvedSite, Site, resolve_site
+
+
+class _Reached(Exception):
+    """Raised by the hook on the block that is asked for."""
+
+
+def adds_to_stream(model: Any, site: ResolvedSite) -> bool:
+    """Whether the site's block returns the site's output plus what does not depend on it: a change can then be added to
+    the block's output.
+
+    So it is at the block's output itself, and at a feed-forward's last map where no norm follows. Nothing else may be
+    hooked there than one change, and noise added at the site must come out as it went in, on two tokens: a multiplier
+    of the residual stream, or a hook elsewhere in the block, is found that way.
+    """
+    block = decoder_layers(model)[site.site.layer]
+    hooks = len(block._forward_hooks) + len(block._forward_pre_hooks)
+    if site.is_residual:
+        return hooks <= 1
+    stream = resolve_site(model, Site(site.site.layer, "residual"))
+    if site.module is not stream.linear or hooks or len(site.module._forward_hooks) > 1:
+        return False
+    plain = _block_output(model, site.site.layer)
+    noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)).to(plain) * plain.std()
+
+    def disturb(module: nn.Module, args: Any, output: Any) -> Any:
+        return output if isinstance(output, tuple) else output + noise.to(output.device)
+
+    hook = site.module.register_forward_hook(disturb)
+    try:
+        moved = _block_output(model, site.site.layer)
+    finally:
+        hook.remove()
+    size = plain.abs() + noise.abs() + plain.abs().median()
+    right = (moved.float() - plain.float() - noise.float()).abs() <= 8 * torch.finfo(plain.dtype).eps * size.float()
+    return bool(right.float().mean() > 0.99)  # where large numbers cancel, rounding is larger
+
+
+def _block_output(model: Any, layer: int) -> Tensor:
+    """The block's output for two tokens, `(1, 2, d)`; the blocks above it do not run."""
+    found: list[Tensor] = []
+
+    def reached(module: nn.Module, args: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+        raise _Reached
+
+    hook = decoder_layers(model)[layer].register_forward_hook(reached)
+    tokens = torch.tensor([[0, 1]], device=embedding_device(model))
+    try:
+        with torch.no_grad():
+            decoder(model)(input_ids=tokens, use_cache=False)
+    except _Reached:
+        pass
+    finally:
+        hook.remove()
+    return found[0]

@@ -1,0 +1,1 @@
+"""How likely a model finds each answer of a pair: the losses that everything else is made of (Eq. 28)."""

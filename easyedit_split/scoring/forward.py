@@ -1,0 +1,41 @@
+"""Running a model's decoder: on tokens, on the rows of a batch, with a block's outputs kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from ..changes.attach import handles_on
+from ..models.parts import decoder, decoder_layers, unwrap
+from .rows import Batch
+
+
+def run_decoder(model: Any, **inputs: Any) -> Tensor:
+    """Last hidden states `(R, T, d)`, after the final norm."""
+    return decoder(model)(use_cache=False, return_dict=True, **inputs).last_hidden_state
+
+
+def run_rows(model: Any, batch: Batch) -> Tensor:
+    """Last hidden states of a batch's rows, `(R, T, d)`. Whatever change of this package is attached steers there the
+    positions that its rule names."""
+    inner = unwrap(model)
+    mask = batch.attention_mask(inner.config.get_text_config(), inner.dtype)
+    with ExitStack() as stack:
+        for handle in handles_on(model):
+            stack.enter_context(handle.steer_only(batch.steered(handle.positions)))
+        return run_decoder(model, input_ids=batch.tokens, position_ids=batch.position_ids, attention_mask=mask)
+
+
+@contextmanager
+def block_outputs(model: Any, layer: int) -> Iterator[list[Tensor]]:
+    """Inside, every output `(R, T, d)` of a decoder block is appended to the list."""
+    found: list[Tensor] = []
+    block = decoder_layers(model)[layer]
+    hook = block.register_forward_hook(lambda m, a, out: found.append(out[0] if isinstance(out, tuple) else out))
+    try:
+        yield found
+    finally:
+        hook.remove()

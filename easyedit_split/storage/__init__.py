@@ -1,0 +1,1 @@
+"""Files that are whole or not there, one writer a folder, and replies that are paid for once."""

@@ -1,0 +1,148 @@
+"""Losses of pairs over a grid of strengths: what every curve is computed from.
+
+Losses are stored by example, so that curves, fits and intervals can be recomputed without a model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from .progress import SweepProgress, sweep_identity
+from .table import REDUCTIONS, SweepTable
+
+if TYPE_CHECKING:
+    from ..changes.artifact import SteeringArtifact
+    from ..data.pairs import PreferencePair
+
+
+def sweep(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[PreferencePair],
+    artifact: SteeringArtifact,
+    factors: Any,
+    reduction: str,
+    *,
+    chat: bool | None = None,
+    progress: bool = False,
+    partial: str | Path | None = None,
+    partial_seconds: float = 20.0,
+) -> SweepTable:
+    """Score `pairs` at every strength of `factors` `(M,)`.
+
+    Several strengths share a batch, pairs are sorted by length, and the layers below the site run once. A batch that
+    does not fit in memory is halved and tried again.
+
+    Args:
+        chat: use the chat template; None: as in training.
+        partial: a file: finished batches are written there, at most every `partial_seconds`, and a sweep that was
+            killed goes on from there, to the same table bit for bit. Delete it once the table is saved.
+
+    Raises:
+        ConfigError: no factors, some that are not finite, an unknown reduction; or a strength at which the model
+            overflows: a table never holds a loss that is not finite.
+        ArtifactError: `partial` is broken, or of another sweep.
+    """
+    from ..changes.provenance import versions
+    from ..data.tokens import Encoder
+    from ..models.identity import describe_model
+    from ..models.parts import context_length
+
+    grid = _checked_factors(factors)
+    if reduction not in REDUCTIONS:
+        raise ConfigError(f"reduction {reduction!r} is unknown: say 'sum' or 'mean'")
+    use_chat = artifact.origin.get("chat", True) if chat is None else chat
+    encoder = Encoder(tokenizer, use_chat, artifact.origin.get("system_prompt", ""))
+    encoded = encoder.pairs(pairs, context_length(model))
+    header = {
+        "artifact": {"form": artifact.form, "site": str(artifact.site), "origin": artifact.origin},
+        "model": describe_model(model), "pairs": len(pairs), "end_token": encoder.end_id, "versions": versions(),
+        "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
+    }  # fmt: skip
+    run = sweep_identity(artifact, model, encoded, grid, header) if partial else ""
+    losses = _grid_losses(model, encoded, artifact, grid, progress, SweepProgress(partial, run, partial_seconds))
+    tokens = [
+        np.array([len(a) for a in answers], float)
+        for answers in zip(*((e.matching, e.not_matching) for e in encoded), strict=True)
+    ]
+    return SweepTable(grid, losses[0], losses[1], "sum", tokens[0], tokens[1], header).reduced(reduction)
+
+
+def _checked_factors(factors: Any) -> np.ndarray:
+    try:
+        grid = np.asarray(factors, dtype=float)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"factors = {factors!r} is no list of numbers: give one or more strengths") from None
+    if grid.ndim != 1 or not len(grid):
+        raise ConfigError(f"factors has shape {grid.shape}: give a list of one or more strengths")
+    bad = grid[~np.isfinite(grid) | (np.abs(grid) > np.finfo(np.float32).max)]
+    if len(bad):
+        raise ConfigError(f"factors holds {bad[0]:g}, which is no finite number in float32: give smaller strengths")
+    return grid
+
+
+def _grid_losses(
+    model: Any, encoded: Any, artifact: Any, grid: np.ndarray, progress: bool, saved: SweepProgress
+) -> np.ndarray:
+    """`(2, M, N)` summed losses."""
+    import torch
+    from tqdm import tqdm
+
+    from .. import distributed
+    from ..models.guards import eval_mode_frozen
+    from ..models.parts import embedding_device
+    from ..scoring.scorer import PairScorer, halve_on_oom, token_runs
+
+    losses = np.empty((2, len(grid), len(encoded)))
+    strengths, hidden = torch.from_numpy(grid).float(), not progress or distributed.rank() > 0
+    with (
+        eval_mode_frozen(model),
+        artifact.attach(model, 0.0) as handle,
+        torch.no_grad(),
+        tqdm(total=losses[0].size, desc="sweep", unit="loss pair", disable=hidden) as bar,
+    ):
+        scorer = PairScorer(model, encoded, layer=artifact.site.layer, change=handle)
+        order = scorer.lengths.argsort().tolist()
+        cells = torch.tensor([(k, i) for i in order for k in range(len(grid))])
+        batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
+        score = functools.partial(_score, scorer, handle, strengths)
+        start = saved.restore(losses, batches)
+        bar.update(sum(map(len, batches[:start])))
+        for first in range(start, len(batches), distributed.world()):
+            group = batches[first : first + distributed.world()]  # one batch a process
+            mine = group[distributed.shard()][:1]
+            parts = halve_on_oom(score, mine[0]) if mine else [np.empty((2, 0))]
+            part = torch.cat(group)
+            scored = distributed.gather(np.concatenate(parts, axis=1), [len(b) for b in group])
+            _check_finite(scored, grid[part[:, 0].numpy()], model)
+            losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = scored
+            if distributed.rank() == 0:
+                saved.batch_done(losses, batches, first + len(group))
+            bar.update(len(part))
+    return losses
+
+
+def _check_finite(losses: np.ndarray, strengths: np.ndarray, model: Any) -> None:
+    from ..models.parts import unwrap
+
+    bad = ~np.isfinite(losses).all(axis=0)
+    if bad.any():
+        raise ConfigError(
+            f"the losses at m = {strengths[bad][0]:g} are not finite in {unwrap(model).dtype}: "
+            "use smaller factors, or load the model in float32 or bfloat16"
+        )
+
+
+def _score(scorer: Any, handle: Any, strengths: Any, cells: Any) -> np.ndarray:
+    """`(2, B)` losses of the cells (strength, pair)."""
+    import torch
+
+    handle.set_strength(strengths[cells[:, 0]])
+    found = scorer.losses(cells[:, 1], handle)
+    return torch.stack([found.matching, found.not_matching]).double().cpu().numpy()

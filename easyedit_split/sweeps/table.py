@@ -1,0 +1,118 @@
+"""Losses of pairs over a grid of strengths, kept by example, so that curves, fits and intervals need no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArtifactError, ConfigError
+from ..storage.files import write_atomically
+
+REDUCTIONS = ("sum", "mean")
+
+
+_COLUMNS = ("factor", "pair", "loss_pos", "loss_neg", "tokens_pos", "tokens_neg")
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """Losses in nats of N pairs at M strengths.
+
+    `factors` `(M,)`; `loss_pos`, `loss_neg` `(M, N)` float64, of the matching and the not-matching answer, summed over
+    answer tokens or averaged (`reduction`); `tokens_pos`, `tokens_neg` `(N,)`. `header` says what was measured.
+    """
+
+    factors: np.ndarray
+    loss_pos: np.ndarray
+    loss_neg: np.ndarray
+    reduction: str
+    tokens_pos: np.ndarray
+    tokens_neg: np.ndarray
+    header: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reduction not in REDUCTIONS:
+            raise ConfigError(f"reduction {self.reduction!r} is unknown: say 'sum' or 'mean'")
+        shape = (len(self.factors), len(self.tokens_pos))
+        if self.loss_pos.shape != shape or self.loss_neg.shape != shape or len(self.tokens_neg) != shape[1]:
+            raise ArtifactError(f"a sweep of {shape[0]} strengths and {shape[1]} pairs needs losses of shape {shape}")
+
+    def preference(self) -> np.ndarray:
+        """Preference log-odds (Eq. 7), `(M, N)`."""
+        from ..analysis.logodds import pref_log_odds
+
+        return pref_log_odds(self.loss_pos, self.loss_neg)
+
+    def utility(self) -> np.ndarray:
+        """Utility log-odds (Eq. 8), `(M, N)`; NaN where undefined (possible with means)."""
+        from ..analysis.logodds import util_log_odds
+
+        return util_log_odds(self.loss_pos, self.loss_neg)
+
+    def reduced(self, reduction: str) -> SweepTable:
+        """The same losses in another reduction: `"sum"` or `"mean"` over answer tokens."""
+        if reduction == self.reduction:
+            return self
+        to_mean = reduction == "mean"
+        scale = [1 / n if to_mean else n for n in (self.tokens_pos, self.tokens_neg)]
+        return replace(self, reduction=reduction, loss_pos=self.loss_pos * scale[0], loss_neg=self.loss_neg * scale[1])
+
+    def save(self, path: str | Path) -> Path:
+        """Write a Parquet file, one row a strength and pair, atomically."""
+        import pyarrow
+        import pyarrow.parquet
+
+        m, n = self.loss_pos.shape
+        columns = {
+            "factor": np.repeat(self.factors, n), "pair": np.tile(np.arange(n), m),
+            "loss_pos": self.loss_pos.ravel(), "loss_neg": self.loss_neg.ravel(),
+            "tokens_pos": np.tile(self.tokens_pos, m), "tokens_neg": np.tile(self.tokens_neg, m),
+        }  # fmt: skip
+        header = json.dumps({"reduction": self.reduction, "header": self.header}, sort_keys=True)
+        known = {"easyedit_split": header, "sha256": _checksum(header, columns)}
+        table = pyarrow.table(columns).replace_schema_metadata(known)
+        return write_atomically(path, lambda temporary: pyarrow.parquet.write_table(table, temporary))
+
+    @classmethod
+    def load(cls, path: str | Path) -> SweepTable:
+        """Read a file written by `save`.
+
+        Raises:
+            ArtifactError: missing, broken, or not a sweep.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        if not Path(path).is_file():
+            raise ArtifactError(f"{path} does not exist: check the path")
+        try:
+            table = pyarrow.parquet.read_table(path)
+            metadata = table.schema.metadata or {}
+            text = metadata[b"easyedit_split"].decode()
+            described = json.loads(text)
+            columns = {name: table.column(name).to_numpy() for name in _COLUMNS}
+            if metadata.get(b"sha256", b"").decode() != _checksum(text, columns):
+                raise ValueError("its content is not what was written: the checksum differs")
+            n = int(columns["pair"].max()) + 1
+            grid = {k: v.reshape(-1, n) for k, v in columns.items()}
+            if not (grid["pair"] == np.arange(n)).all() or not (grid["factor"] == grid["factor"][:, :1]).all():
+                raise ValueError("its rows are not a whole grid")
+            header = dict(described["header"])
+            reduction = described["reduction"]
+        except (pyarrow.ArrowException, KeyError, ValueError, TypeError, OSError, OverflowError) as error:
+            reason = str(error).split("\n")[0]
+            raise ArtifactError(f"{path} is not a sweep that can be read ({reason}): run sweep again") from None
+        tokens = grid["tokens_pos"][0], grid["tokens_neg"][0]
+        return cls(grid["factor"][:, 0], grid["loss_pos"], grid["loss_neg"], reduction, *tokens, header)
+
+
+def _checksum(text: str, columns: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in _COLUMNS:
+        digest.update(np.ascontiguousarray(columns[name]).tobytes())
+    return digest.hexdigest()

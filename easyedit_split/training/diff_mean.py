@@ -1,0 +1,48 @@
+"""Training-free estimates of a steering vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..changes.artifact import SteeringArtifact
+from ..changes.forms import Vector
+from ..changes.provenance import origin_of
+from ..data.pairs import PreferencePair
+from ..data.tokens import Encoder
+from ..models.identity import describe_model
+from ..models.parts import context_length
+from ..models.sites import Site, resolve_site
+from ..scoring.activations import answer_means
+
+
+def diff_mean(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[PreferencePair],
+    *,
+    layer: int,
+    batch_size: int = 16,
+    chat: bool = True,
+    system_prompt: str = "",
+    progress: bool = False,
+) -> SteeringArtifact:
+    """Mean hidden state over matching answers' tokens minus that over not-matching answers' tokens.
+
+    The states are those at the output of block `layer`. Each answer counts once: the mean over its tokens (end token
+    included), then the mean over pairs.
+
+    Raises:
+        SiteError, DataError: see `resolve_site`, `Encoder.pairs`.
+    """
+    site = Site(layer, "residual")
+    resolve_site(model, site)
+    encoded = Encoder(tokenizer, chat, system_prompt).pairs(pairs, context_length(model))
+    means = answer_means(model, encoded, layer, batch_size, progress)
+    vector = Vector(means.shape[-1], means.shape[-1])
+    with torch.no_grad():
+        vector.db.copy_((means[:, 0] - means[:, 1]).mean(dim=0))
+    origin = origin_of(pairs, {"name": "diff_mean"}, chat, system_prompt)
+    return SteeringArtifact(vector.requires_grad_(False), site, model=describe_model(model), origin=origin)
