@@ -107,11 +107,11 @@ def _grid_losses(
         torch.no_grad(),
         tqdm(total=losses[0].size, desc="sweep", unit="loss pair", disable=hidden) as bar,
     ):
-        scorer = PairScorer(model, encoded, layer=artifact.site.layer, change=handle)
+        scorer = PairScorer(model, encoded, handle)
         order = scorer.lengths.argsort().tolist()
         cells = torch.tensor([(k, i) for i in order for k in range(len(grid))])
         batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
-        score = functools.partial(_score, scorer, handle, strengths)
+        score = functools.partial(_score, scorer, strengths)
         start = saved.restore(losses, batches)
         bar.update(sum(map(len, batches[:start])))
         for first in range(start, len(batches), distributed.world()):
@@ -139,10 +139,10 @@ def _check_finite(losses: np.ndarray, strengths: np.ndarray, model: Any) -> None
         )
 
 
-def _score(scorer: Any, handle: Any, strengths: Any, cells: Any) -> np.ndarray:
+def _score(scorer: Any, strengths: Any, cells: Any) -> np.ndarray:
     """`(2, B)` losses of the cells (strength, pair)."""
     import torch
 
-    handle.set_strength(strengths[cells[:, 0]])
-    found = scorer.losses(cells[:, 1], handle)
+    scorer.handle.set_strength(strengths[cells[:, 0]])
+    found = scorer.losses(cells[:, 1])
     return torch.stack([found.matching, found.not_matching]).double().cpu().numpy()

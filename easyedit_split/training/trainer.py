@@ -113,8 +113,7 @@ class _Loop:
     ) -> None:
         self.handle, self.delta, self.objective, self.config = handle, handle.delta, objective, config
         self.ablates = objective.ablates_negative_vectors and self.delta.form == "vector"
-        change = None if self.ablates else handle
-        self.scorer = PairScorer(model, encoded, layer=handle.site.site.layer, change=change)
+        self.scorer = PairScorer(model, encoded, handle, reuse="below" if self.ablates else "block")
         self.plan = Plan(len(encoded), config)
         self.optimizer = torch.optim.AdamW(self.delta.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.reference: PairLosses | None = None
@@ -179,7 +178,7 @@ class _Loop:
     def _losses(self, draw: Draw) -> AnswerLosses:
         if not self.ablates or bool((draw.signs > 0).all()):
             self.handle.set_strength(draw.signs * draw.strengths)
-            losses = self.scorer.losses(draw.pairs, self.handle)
+            losses = self.scorer.losses(draw.pairs)
         else:
             losses = self._losses_with_ablation(draw)
         if self.reference is None:
@@ -194,7 +193,7 @@ class _Loop:
             if bool(rows.any()):
                 self.handle.set_strength(draw.strengths[rows])
                 self.handle.ablate = ablate
-                parts.append(self.scorer.losses(draw.pairs[rows], self.handle))
+                parts.append(self.scorer.losses(draw.pairs[rows]))
         self.handle.ablate = False
         order = torch.cat([plus.nonzero(), minus.nonzero()]).squeeze(1).argsort()
         return joined(parts)[order]
@@ -204,7 +203,7 @@ class _Loop:
         with torch.no_grad(), self.handle.silenced():
             batches = torch.arange(len(self.scorer.pairs)).split(self.config.batch_size)
             own = distributed.shard()
-            found = [self.scorer.losses(batch, self.handle) for batch in batches[own]]
+            found = [self.scorer.losses(batch) for batch in batches[own]]
             if distributed.world() == 1:
                 return joined(found)
             whole = torch.zeros(4, len(self.scorer.pairs), device=next(self.delta.parameters()).device)

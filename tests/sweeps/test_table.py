@@ -52,11 +52,11 @@ def test_out_of_memory_halves_the_batch(lend: Any, tokenizer: Any, monkeypatch: 
     expected = sweep(model, tokenizer, TEXT_PAIRS, artifact, FACTORS, "sum")
     real, sizes = PairScorer.losses, []
 
-    def small(self: Any, indices: torch.Tensor, handle: Any = None) -> Any:
+    def small(self: Any, indices: torch.Tensor) -> Any:
         sizes.append(len(indices))
         if len(indices) > 2:
             raise torch.OutOfMemoryError("too much")
-        return real(self, indices, handle)
+        return real(self, indices)
 
     monkeypatch.setattr(PairScorer, "losses", small)
     found = sweep(model, tokenizer, TEXT_PAIRS, artifact, FACTORS, "sum")
