@@ -22,7 +22,8 @@ from ..models.guards import eval_mode_frozen
 from ..models.parts import embedding_device, unwrap
 from ..models.stream import adds_to_stream
 from .forward import run_rows
-from .prefix_store import PrefixStore, memory_for, prefix_store
+from .memory import memory_for
+from .prefix_store import PrefixStore, prefix_store
 from .probe import rows_can_be_shared
 from .rows import Batch, lay_out, row_length
 from .token_losses import Scratch, token_losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,9 @@ from easyedit_split.data.tokens import EncodedPair
 from easyedit_split.errors import ConfigError, DataError, SiteError
 from easyedit_split.models.sites import Site, resolve_site
 from easyedit_split.models.stream import adds_to_stream
-from easyedit_split.scoring.prefix_store import PrefixStore, shared_prefixes
+from easyedit_split.scoring import memory
+from easyedit_split.scoring.memory import zeros_somewhere
+from easyedit_split.scoring.prefix_store import shared_prefixes
 from easyedit_split.scoring.rows import lay_out, row_length
 from easyedit_split.scoring.scorer import PairLosses, PairScorer, Reuse, sequence_nll
 from easyedit_split.scoring.token_losses import token_losses
@@ -255,7 +258,7 @@ def test_a_block_that_is_added_to_runs_once_a_pair(lend: Any, form: str) -> None
 
 def test_inputs_that_do_not_fit_in_memory_are_not_stored(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = lend("qwen2"), encoded_pairs()
-    monkeypatch.setattr("easyedit_split.scoring.prefix_store.HOST_BYTES", 0)
+    monkeypatch.setattr("easyedit_split.scoring.memory.HOST_BYTES", 0)
     with noisy(model, layer=2).attach(model, 1.0) as handle, torch.no_grad():
         scorer = PairScorer(model, pairs, handle)
         expected = _both(PairScorer(model, pairs, handle, reuse="nothing").losses(ALL))
@@ -292,10 +295,12 @@ def test_states_that_are_no_numbers_stay_with_their_pair(layer: int) -> None:
     assert found.isfinite().all(dim=1).tolist() == [i != 4 for i in range(len(pairs))]
 
 
-def test_states_that_no_disk_holds_are_one_sentence(lend: Any) -> None:
-    store = PrefixStore(lend("qwen2"), 1, [10**13])
+@pytest.mark.parametrize("reserves", [True, False], ids=["reserved", "without posix_fallocate"])
+def test_states_that_no_disk_holds_are_one_sentence(monkeypatch: pytest.MonkeyPatch, reserves: bool) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
     with pytest.raises(ConfigError, match="hidden states fit neither in memory nor in .*set TMPDIR"):
-        store._storage(torch.empty(1, 1, 32))
+        zeros_somewhere(10**13, torch.empty(1, 1, 32))
 
 
 @pytest.mark.parametrize("rule", [Positions("answer"), Positions("after_prefix", 2)])
@@ -310,15 +315,21 @@ def test_a_second_change_keeps_its_own_positions(lend: Any, layer: int, rule: Po
             assert_close(found, torch.tensor([_reference(model, pair, other, 3.0) for pair in pairs]))
 
 
-def test_a_store_that_spills_to_disk_gives_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reserves", [True, False], ids=["reserved", "without posix_fallocate"])
+def test_a_store_that_spills_to_disk_gives_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch, reserves: bool) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
+    reserved = []
+    real = memory._reserve
+    monkeypatch.setattr(memory, "_reserve", lambda file, size: reserved.append(size) or real(file, size))
     model, pairs = lend("gemma2"), encoded_pairs()
     with torch.no_grad(), _resting(model, 2) as handle:
         expected = _both(PairScorer(model, pairs, handle, reuse="below").losses(ALL))
-        monkeypatch.setattr("easyedit_split.scoring.prefix_store.HOST_BYTES", 0)
+        monkeypatch.setattr("easyedit_split.scoring.memory.HOST_BYTES", 0)
         scorer = PairScorer(model, pairs, handle, reuse="below")
         assert torch.equal(_both(scorer.losses(ALL)), expected)
         assert torch.equal(_both(scorer.losses(ALL)), expected)
-    assert scorer.store is not None and scorer.store._file is not None
+    assert scorer.store is not None and reserved == [scorer.store.nbytes]
 
 
 def _runs_of_block_0(model: Any) -> tuple[list[int], Any]:
@@ -351,7 +362,7 @@ def test_shared_prefixes_give_up_the_oldest_for_memory(lend: Any, monkeypatch: p
         first = unprobed(model, pairs, at_2)
         first.losses(ALL)
         assert first.store is not None
-        monkeypatch.setattr("easyedit_split.scoring.prefix_store.HOST_BYTES", int(1.5 * first.store.nbytes))
+        monkeypatch.setattr("easyedit_split.scoring.memory.HOST_BYTES", int(1.5 * first.store.nbytes))
         unprobed(model, pairs, at_3).losses(ALL)
         unprobed(model, pairs[:2], at_3)  # room is made for what comes: the oldest goes, the younger stays
         before = sum(rows)
