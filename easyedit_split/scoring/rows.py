@@ -53,8 +53,7 @@ class Batch:
         """`(R, T)` bool: positions the rule steers; None for all of them (padding is never read here)."""
         if positions.rule == "all":
             return None
-        first = self.prompt_lengths[:, None] - 1 if positions.rule == "answer" else positions.prefix
-        return (self.position_ids >= first) & (self.segments != _PAD)
+        return positions.steers(self.position_ids, self.prompt_lengths[:, None]) & (self.segments != _PAD)
 
     def attention_mask(self, config: Any, dtype: torch.dtype) -> Any:
         """The mask a transformers decoder takes: None, a `(R, 1, T, T)` additive tensor, or one by layer type."""

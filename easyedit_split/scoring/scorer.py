@@ -7,15 +7,16 @@ their prompt's computation; what lies below the steered layer is computed once (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..changes.attach import Handle
+from ..changes.attach import Handle, handles_on
 from ..data.tokens import EncodedPair
 from ..errors import ConfigError, DataError
 from ..models.guards import eval_mode_frozen
@@ -178,7 +179,9 @@ def row_items(indices: Tensor, rows_per_pair: int) -> Tensor:
 
 
 def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduction: str) -> float:
-    """`-log P(answer | prompt)` in nats for one answer, its end token included (Eq. 28).
+    """`-log P(answer | prompt)` in nats for one answer, its end token included (Eq. 28), by the model's own logits.
+
+    What is attached to the model steers the tokens that its rule of positions names.
 
     Args:
         reduction: `"sum"` over answer tokens, or `"mean"` (App. C.2).
@@ -190,7 +193,11 @@ def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduc
         raise ConfigError(f"reduction {reduction!r} is unknown: say 'sum' or 'mean'")
     if not prompt or not answer:
         raise DataError(f"{len(prompt)} prompt and {len(answer)} answer tokens: both need at least one")
-    pair = EncodedPair(tuple(prompt), tuple(answer), tuple(answer))
-    with eval_mode_frozen(model), torch.no_grad():
-        losses = PairScorer(model, [pair]).losses(torch.tensor([0]))
-    return float(losses.matching if reduction == "sum" else losses.matching / losses.matching_tokens)
+    tokens = torch.tensor([[*prompt, *answer[:-1]]])
+    number = torch.arange(tokens.shape[1])
+    with eval_mode_frozen(model), torch.no_grad(), ExitStack() as stack:
+        for handle in handles_on(model):
+            stack.enter_context(handle.steer_only(handle.positions.steers(number, len(prompt))[None]))
+        logits = model(input_ids=tokens.to(embedding_device(model)), use_cache=False, return_dict=True).logits
+    predicted = logits[0, len(prompt) - 1 :].float()
+    return float(F.cross_entropy(predicted, torch.tensor(answer, device=predicted.device), reduction=reduction))

@@ -7,6 +7,7 @@ from a checkpoint is the run that was not interrupted, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,11 @@ class _Loop:
         start = saved.restore() if saved else 0
         if self.objective.needs_reference and start < self.plan.steps:
             self.reference = self._unsteered()
-        self.handle.dropout = self.config.dropout
         for step in self._steps(start, progress):
             torch.manual_seed(seed_of(self.config, step))
             self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 - step / self.plan.steps)
-            self._step(step, artifact)
+            with self.handle.dropping(self.config.dropout):
+                self._step(step, artifact)
             if saved and distributed.rank() == 0:
                 saved.step_done(step + 1, last=step + 1 == self.plan.steps)
 
@@ -189,12 +190,11 @@ class _Loop:
         """Mirrored pairs of the vector form: the direction is ablated instead of scaled (Wu et al., 2025)."""
         plus, minus = draw.signs > 0, draw.signs < 0
         parts = []
-        for rows, ablate in ((plus, False), (minus, True)):
+        for rows, way in ((plus, nullcontext()), (minus, self.handle.ablating())):
             if bool(rows.any()):
                 self.handle.set_strength(draw.strengths[rows])
-                self.handle.ablate = ablate
-                parts.append(self.scorer.losses(draw.pairs[rows]))
-        self.handle.ablate = False
+                with way:
+                    parts.append(self.scorer.losses(draw.pairs[rows]))
         order = torch.cat([plus.nonzero(), minus.nonzero()]).squeeze(1).argsort()
         return joined(parts)[order]
 

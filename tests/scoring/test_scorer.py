@@ -76,6 +76,36 @@ def test_sequence_nll_is_the_models_own_loss(lend: Any, kind: str) -> None:
             assert sequence_nll(model, pair.prompt, answer, "sum") == pytest.approx(own * len(answer), rel=1e-5)
 
 
+def test_sequence_nll_runs_the_model_once(lend: Any) -> None:
+    model, calls = lend("qwen2"), []
+    hook = model.model.register_forward_hook(lambda module, args, output: calls.append(1))
+    sequence_nll(model, [1, 2, 3], [4, 5], "sum")
+    hook.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.rule)
+def test_sequence_nll_steers_the_positions_of_the_rule(lend: Any, rule: Positions) -> None:
+    model, pair = lend("qwen2"), encoded_pairs()[1]
+    with noisy(model, layer=2, positions=rule).attach(model, 2.0) as handle:
+        found = [sequence_nll(model, pair.prompt, a, "sum") for a in (pair.matching, pair.not_matching)]
+        assert found == pytest.approx(_reference(model, pair, handle, 2.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", [*RULES, Positions("after_prefix", 40)], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_padded_call_and_a_packed_row_steer_the_same_prompt_tokens(rule: Positions, seed: int) -> None:
+    """The rule by a call's padding, as in generation, and by a scored row's prompt length, as in training."""
+    lengths = torch.randint(1, 9, (6,), generator=torch.Generator().manual_seed(seed)).tolist()
+    width = max(lengths)
+    padding = torch.tensor([[0] * (width - n) + [1] * n for n in lengths])
+    by_call = rule.mask(width, padding, 0)
+    scored = lay_out([EncodedPair(tuple(range(n)), (1, 2), (3,)) for n in lengths]).steered(rule)
+    for i, n in enumerate(lengths):
+        prompt = [True] * n if scored is None else scored[i, :n].tolist()
+        assert by_call is not None and by_call[i].tolist() == [False] * (width - n) + prompt
+
+
 def test_sequence_nll_says_its_reduction_and_needs_tokens(lend: Any) -> None:
     model = lend("gpt2")
     with pytest.raises(ConfigError, match="reduction 'Sum' is unknown: say 'sum' or 'mean'"):
