@@ -19,24 +19,23 @@ from ..analysis.pareto import front_at_budgets
 from ..changes.artifact import SteeringArtifact
 from ..changes.provenance import versions
 from ..data.pairs import PreferencePair
-from ..errors import ArtifactError, ConfigError, FitError
+from ..errors import ConfigError, FitError, ProgressError
 from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
 from ..evaluation.perplexity import perplexity
 from ..evaluation.text import text_measures
 from ..generation import generate
-from ..models.identity import describe_model
 from ..models.loading import load_model
 from ..scoring.prefix_store import shared_prefixes
 from ..settings.hyperparameters import Hyperparameters
-from ..storage.files import write_text
 from ..storage.locks import folder_lock
-from ..sweeps.reach import sweep_factors
+from ..sweeps.factors import sweep_factors
 from ..sweeps.run import sweep
 from ..sweeps.table import SweepTable
 from ..training.from_settings import train_layer
 from .grid import Cell
 from .judging import headline_score, verdict
 from .prepare import Prepared
+from .results import read_result, write_result
 from .settings import GridSettings, metrics
 from .strength import Choice, choose, choose_by_grid
 
@@ -67,15 +66,6 @@ class Task:
         return self.folder / f".{stage}-{hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16]}.progress"
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A result file; None where there is none that can be read (it is then made again)."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "inputs" in found else None
-
-
 def run_cell(task: Task) -> dict[str, Any]:
     """Run what is missing of a cell and write its result; returns it.
 
@@ -90,23 +80,23 @@ def run_cell(task: Task) -> dict[str, Any]:
         start = time.monotonic()
         result = read_result(task.result_file)
         if result is None or result["inputs"] != task.inputs:
-            result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured_in_two_goes(task)}
+            result = {"inputs": task.inputs, "cell": asdict(task.cell), **_taken_up(task)}
             result["seconds"] = time.monotonic() - start
-            _write(task, result)
+            write_result(task.result_file, result)
         _drop_progress(task)
         judged = verdict(task.settings, task.cell, task.data, result)
         if result.get("judge") != judged:
             result["judge"] = judged
-            _write(task, result)
+            write_result(task.result_file, result)
     return result
 
 
-def _measured_in_two_goes(task: Task) -> dict[str, Any]:
-    """With what an earlier run had begun; where that is broken, from the start."""
+def _taken_up(task: Task) -> dict[str, Any]:
+    """The numbers, with what an earlier run had begun; where that cannot be read, from the start."""
     with shared_prefixes():
         try:
             return _measured(task)
-        except ArtifactError:
+        except ProgressError:
             _drop_progress(task)
             return _measured(task)
 
@@ -114,10 +104,6 @@ def _measured_in_two_goes(task: Task) -> dict[str, Any]:
 def _drop_progress(task: Task) -> None:
     for leftover in task.folder.glob(".*.progress"):
         leftover.unlink()
-
-
-def _write(task: Task, result: dict[str, Any]) -> None:
-    write_text(task.result_file, json.dumps(result, allow_nan=True) + "\n")
 
 
 @lru_cache(maxsize=1)
@@ -133,29 +119,17 @@ def grid_model(settings: GridSettings) -> tuple[Any, Any]:
 
 def _measured(task: Task) -> dict[str, Any]:
     model, tokenizer = grid_model(task.settings)
-    found: dict[str, Any]
-    if task.hp is None:
-        artifact, found, choice = _nothing(model), {}, NO_CHANGE
-    else:
+    artifact: SteeringArtifact | None = None
+    found: dict[str, Any] = {}
+    choice = NO_CHANGE
+    if task.hp is not None:
         artifact = _trained(task, task.hp, model, tokenizer)
         found, choice = _swept(task, model, tokenizer, artifact)
     at = sweep(model, tokenizer, task.data.test, artifact, [choice.m], "sum")
     found |= {"strength": {"m": choice.m, "rule": choice.rule}, "at_strength": _log_odds(at)}
-    found |= _generated(task, model, tokenizer, artifact if task.hp else None, choice.m)
+    found |= _generated(task, model, tokenizer, artifact, choice.m)
     found["scores"] = {"likelihood accuracy": likelihood_accuracy(at.loss_pos[0], at.loss_neg[0]), **found["scores"]}
     return found
-
-
-def _nothing(model: Any) -> SteeringArtifact:
-    """A change of zeros: scoring wants one, and at strength 0 it is the unsteered model bit for bit."""
-    from ..changes.forms import Vector
-    from ..models.parts import hidden_size
-    from ..models.sites import Site
-
-    width = hidden_size(model)
-    return SteeringArtifact(
-        Vector(width, width).requires_grad_(False), Site(0, "residual"), model=describe_model(model)
-    )
 
 
 def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> SteeringArtifact:

@@ -24,7 +24,7 @@ from ..errors import ConfigError, DataError
 from ..models.parts import decoder_layers
 from ..storage.files import write_text
 from ..training.diff_mean import diff_mean
-from .reach import sweep_factors
+from .factors import sweep_factors
 from .run import sweep
 
 N_BOOT = 200

@@ -31,6 +31,7 @@ from ..models.parts import context_length, device_of, unwrap
 from ..models.sites import Site, resolve_site
 from ..scoring.scorer import PairLosses, PairScorer, joined
 from ..settings.hyperparameters import TrainConfig
+from ..storage.progress import taken_up
 from .checkpoint import SECONDS_BETWEEN, Checkpoint
 from .objectives import AnswerLosses, Objective, SplitObjective
 from .plan import Draw, Plan, seed_of
@@ -129,7 +130,8 @@ class _Loop:
         return Checkpoint(path, self.delta, self.optimizer, run, seconds)
 
     def run(self, saved: Checkpoint | None, artifact: SteeringArtifact, progress: bool) -> None:
-        start = saved.restore() if saved else 0
+        with taken_up():
+            start = saved.restore() if saved else 0
         if self.objective.needs_reference and start < self.plan.steps:
             self.reference = self._unsteered()
         for step in self._steps(start, progress):
