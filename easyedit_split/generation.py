@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import ConfigError, DataError
+from .models.protocols import CausalLM, Tokenizer
 
 MIN_TEMPERATURE = 1e-3
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     questions: Sequence[str],
     *,
     max_new_tokens: int = 64,
@@ -89,13 +90,13 @@ def _check_numbers(max_new_tokens: int, batch_size: int, temperature: float, see
 
 
 @contextmanager
-def _own_settings_aside(model: Any) -> Iterator[None]:
+def _own_settings_aside(model: CausalLM) -> Iterator[None]:
     """Inside, the model (and what PEFT wrapped around it) has transformers' plain generation settings."""
     from transformers import GenerationConfig
 
     from .models.parts import unwrap
 
-    owners = [
+    owners: list[Any] = [
         owner for owner in {id(m): m for m in (model, unwrap(model))}.values() if "generation_config" in vars(owner)
     ]
     before = [owner.generation_config for owner in owners]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactError, ConfigError, SteeringError
 from ..models.identity import describe_model
+from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, resolve_site
 from ..storage.files import read_tensors, write_bytes, write_tensors
 from .forms import LinearDelta, from_tensors
@@ -44,7 +45,7 @@ class SteeringArtifact:
     def form(self) -> str:
         return self.delta.form
 
-    def attach(self, model: Any, m: Any = None, *, m1: Any = None, m2: Any = None) -> Handle:
+    def attach(self, model: CausalLM, m: Any = None, *, m1: Any = None, m2: Any = None) -> Handle:
         """Steer `model` with strength `m` until the returned handle is removed (it is a context manager).
 
         Raises:
@@ -55,7 +56,9 @@ class SteeringArtifact:
 
         return attach(model, self.delta, self.resolve(model), m, m1=m1, m2=m2, positions=self.positions)
 
-    def merge(self, model: Any, m: float | None = None, *, m1: float | None = None, m2: float | None = None) -> Merge:
+    def merge(
+        self, model: CausalLM, m: float | None = None, *, m1: float | None = None, m2: float | None = None
+    ) -> Merge:
         """Write the change into `model`'s weights; `.undo()` of the result restores them bit for bit.
 
         Raises:
@@ -66,7 +69,7 @@ class SteeringArtifact:
 
         return merge(self.delta, self.resolve(model), self.positions, Strength(m, m1=m1, m2=m2))
 
-    def resolve(self, model: Any) -> ResolvedSite:
+    def resolve(self, model: CausalLM) -> ResolvedSite:
         """The site in `model`, after checking that the change was made for such a model."""
         from .attach import check_fit
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, SiteError
 from ..models.parts import decoder
+from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, resolve_site
 from .forms import LinearDelta
 from .positions import Positions, mask_of_call
@@ -75,7 +76,7 @@ class Handle:
     """
 
     def __init__(
-        self, model: Any, delta: LinearDelta, site: ResolvedSite, strength: Strength, positions: Positions
+        self, model: CausalLM, delta: LinearDelta, site: ResolvedSite, strength: Strength, positions: Positions
     ) -> None:
         check_fit(delta, site)
         self.delta = delta
@@ -242,7 +243,7 @@ def ablate_direction(h: Tensor, direction: Tensor | None) -> Tensor:
     return (h.float() - along.unsqueeze(-1) * v).to(h.dtype)
 
 
-def handles_on(model: Any) -> list[Handle]:
+def handles_on(model: CausalLM) -> list[Handle]:
     """Every handle that is attached to the model, in the order they were attached."""
     hooks = (getattr(hook, "__self__", None) for hook in decoder(model)._forward_pre_hooks.values())
     return [owner for owner in hooks if isinstance(owner, Handle)]
@@ -262,7 +263,7 @@ def check_fit(delta: LinearDelta, site: ResolvedSite) -> None:
 
 
 def attach(
-    model: Any,
+    model: CausalLM,
     delta: LinearDelta,
     site: Site | ResolvedSite,
     m: Any = None,

@@ -25,6 +25,7 @@ from ..evaluation.perplexity import perplexity
 from ..evaluation.text import text_measures
 from ..generation import generate
 from ..models.loading import load_model
+from ..models.protocols import CausalLM, Tokenizer
 from ..scoring.prefix_store import shared_prefixes
 from ..settings.hyperparameters import Hyperparameters
 from ..storage.locks import folder_lock
@@ -107,12 +108,12 @@ def _drop_progress(task: Task) -> None:
 
 
 @lru_cache(maxsize=1)
-def cached_model(name: str, dtype: str, device: str, device_map: str | None) -> tuple[Any, Any]:
+def cached_model(name: str, dtype: str, device: str, device_map: str | None) -> tuple[CausalLM, Tokenizer]:
     """Model and tokenizer, loaded once a process."""
     return load_model(name, dtype=dtype, device=device, device_map=device_map)
 
 
-def grid_model(settings: GridSettings) -> tuple[Any, Any]:
+def grid_model(settings: GridSettings) -> tuple[CausalLM, Tokenizer]:
     """The grid's model and tokenizer."""
     return cached_model(settings.model, settings.dtype, settings.device, settings.device_map)
 
@@ -132,7 +133,7 @@ def _measured(task: Task) -> dict[str, Any]:
     return found
 
 
-def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> SteeringArtifact:
+def _trained(task: Task, hp: Hyperparameters, model: CausalLM, tokenizer: Tokenizer) -> SteeringArtifact:
     if len(hp.layers) != 1:
         raise ConfigError(f"{task.cell.hparams} names layers {hp.layers}: a cell of the grid steers one, so name one")
     layer = hp.layers[0]
@@ -141,7 +142,9 @@ def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> Ste
     return artifact
 
 
-def _swept(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact) -> tuple[dict[str, Any], Choice]:
+def _swept(
+    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact
+) -> tuple[dict[str, Any], Choice]:
     settings, data = task.settings, task.data
     factors: Any = settings.factors or sweep_factors(model, tokenizer, data.held_out, artifact, settings.points)
     tables = {
@@ -158,7 +161,9 @@ def _swept(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact) -
     return found, _chosen(task, model, tokenizer, artifact, tables["held_out"])
 
 
-def _chosen(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact, held_out: SweepTable) -> Choice:
+def _chosen(
+    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact, held_out: SweepTable
+) -> Choice:
     settings, pairs = task.settings, task.data.held_out
 
     def score(m: float) -> float | None:
@@ -187,7 +192,9 @@ def _log_odds(at: SweepTable) -> dict[str, float]:
     return {"preference": float(at.preference().mean()), "utility": float(np.nanmean(at.utility()))}
 
 
-def _generated(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float) -> dict[str, Any]:
+def _generated(
+    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact | None, m: float
+) -> dict[str, Any]:
     """Texts at the chosen strength, and what can be said of them without a judge."""
     pairs = task.data.test
     texts = _texts(task, model, tokenizer, artifact, m, pairs)
@@ -197,7 +204,7 @@ def _generated(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifac
 
 
 def _texts(
-    task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float,
+    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact | None, m: float,
     pairs: Sequence[PreferencePair],
 ) -> list[str]:  # fmt: skip
     with artifact.attach(model, m) if artifact else contextlib.nullcontext():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.parts import decoder_layers
+from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite
 
 
@@ -23,7 +24,7 @@ class LowerBlocks:
     With `site`, a site of the last of them, also that module's inputs are of interest.
     """
 
-    def __init__(self, model: Any, count: int, site: ResolvedSite | None = None) -> None:
+    def __init__(self, model: CausalLM, count: int, site: ResolvedSite | None = None) -> None:
         self.model, self.count, self.site = model, count, site
         self._as_tuple = False  # how the last block gives its output
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.parts import embedding_device, hidden_size, unwrap
+from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite
 from .lower_blocks import LowerBlocks
 from .memory import memory_for, zeros_somewhere
@@ -30,7 +30,7 @@ class PrefixStore:
     them (see `adds_to_stream`).
     """
 
-    def __init__(self, model: Any, layer: int, lengths: Sequence[int], site: ResolvedSite | None = None) -> None:
+    def __init__(self, model: CausalLM, layer: int, lengths: Sequence[int], site: ResolvedSite | None = None) -> None:
         self.layer = layer
         self.filled = False
         self._blocks = LowerBlocks(model, layer, site)
@@ -88,7 +88,7 @@ def shared_prefixes() -> Iterator[None]:
 
 
 def prefix_store(
-    model: Any, layer: int, pairs: Hashable, lengths: Sequence[int], site: ResolvedSite | None = None
+    model: CausalLM, layer: int, pairs: Hashable, lengths: Sequence[int], site: ResolvedSite | None = None
 ) -> PrefixStore:
     """A store for `pairs`: a new one, or under `shared_prefixes` the one that another scorer of them uses."""
     pool, key = _POOL.get(), (id(model), layer, site and site.site, pairs)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from ..data.tokens import EncodedPair
 from ..errors import ConfigError, DataError
 from ..models.guards import eval_mode_frozen
 from ..models.parts import embedding_device, unwrap
+from ..models.protocols import CausalLM
 from ..models.stream import adds_to_stream
 from .forward import run_rows
 from .memory import memory_for
@@ -68,7 +69,7 @@ class PairScorer:
 
     def __init__(
         self,
-        model: Any,
+        model: CausalLM,
         pairs: Sequence[EncodedPair],
         handle: Handle | None = None,
         *,
@@ -137,7 +138,7 @@ class PairScorer:
         store.filled = True
 
 
-def _can_be_added(model: Any, handle: Handle, positions: int) -> bool:
+def _can_be_added(model: CausalLM, handle: Handle, positions: int) -> bool:
     """Whether the change may be added to its block's stored output, and what that takes fits in memory."""
     site = handle.site
     width = site.d_out + (0 if handle.delta.form == "vector" else site.d_in)
@@ -178,7 +179,7 @@ def row_items(indices: Tensor, rows_per_pair: int) -> Tensor:
     return (indices[:, None] * rows_per_pair + torch.arange(rows_per_pair)).flatten()
 
 
-def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduction: str) -> float:
+def sequence_nll(model: CausalLM, prompt: Sequence[int], answer: Sequence[int], reduction: str) -> float:
     """`-log P(answer | prompt)` in nats for one answer, its end token included (Eq. 28), by the model's own logits.
 
     What is attached to the model steers the tokens that its rule of positions names.

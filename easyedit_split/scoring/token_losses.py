@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.parts import device_of, unwrap
+from ..models.protocols import CausalLM
 
 _CPU_BYTES, _GPU_BYTES = 64 << 20, 512 << 20
 _CACHE_BYTES = 1 << 20  # of rows that stay in a core's own cache between passes
@@ -78,7 +79,7 @@ class _TokenLoss(torch.autograd.Function):
         return (gradient.float() * upstream[:, None]).to(gradient.dtype), None, None, None, None
 
 
-def token_losses(model: Any, hidden: Tensor, targets: Tensor, scratch: Scratch | None = None) -> Tensor:
+def token_losses(model: CausalLM, hidden: Tensor, targets: Tensor, scratch: Scratch | None = None) -> Tensor:
     """`-log p(target)` in nats, float32, `(K,)`, for hidden states `(K, d)` and targets `(K,)`, on the head's device.
 
     `scratch` saves time where many calls follow each other.

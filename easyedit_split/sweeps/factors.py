@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from ..changes.artifact import SteeringArtifact
 from ..data.pairs import PreferencePair
 from ..models.guards import eval_mode_frozen
 from ..models.parts import context_length
+from ..models.protocols import CausalLM, Tokenizer
 from ..scoring.scorer import PairScorer, halve_on_oom, joined
 from .run import check_finite, encoder_for
 
@@ -25,7 +25,7 @@ PROBES = tuple(2.0**k for k in range(-4, 10))
 
 
 def sweep_factors(
-    model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, points: int
+    model: CausalLM, tokenizer: Tokenizer, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, points: int
 ) -> NDArray[np.float64]:
     """`points` strengths to sweep, 0 among them: as many on each side, up to where mean utility has fallen by 8 nats.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
+from ..models.protocols import CausalLM, Tokenizer
 from ..storage.progress import taken_up
 from .progress import SweepProgress, sweep_identity
 from .table import REDUCTIONS, SweepTable
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     artifact: SteeringArtifact | None,
     factors: Any,
@@ -83,7 +84,7 @@ def sweep(
     return SweepTable(grid, losses[0], losses[1], "sum", tokens[0], tokens[1], header).reduced(reduction)
 
 
-def encoder_for(tokenizer: Any, artifact: SteeringArtifact | None, chat: bool | None = None) -> Encoder:
+def encoder_for(tokenizer: Tokenizer, artifact: SteeringArtifact | None, chat: bool | None = None) -> Encoder:
     """How pairs are put to the model: as in the change's training, but for what `chat` says."""
     from ..data.tokens import Encoder
 
@@ -105,7 +106,7 @@ def _checked_factors(factors: Any) -> np.ndarray:
 
 
 def _grid_losses(
-    model: Any,
+    model: CausalLM,
     encoded: Sequence[EncodedPair],
     artifact: SteeringArtifact | None,
     grid: np.ndarray,
@@ -151,7 +152,7 @@ def _grid_losses(
     return losses
 
 
-def check_finite(losses: np.ndarray, strengths: np.ndarray, model: Any) -> None:
+def check_finite(losses: np.ndarray, strengths: np.ndarray, model: CausalLM) -> None:
     """Raise `ConfigError` where one of `losses` `(2, B)`, at `strengths` `(B,)`, is not finite."""
     from ..models.parts import unwrap
 

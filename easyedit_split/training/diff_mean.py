@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -14,13 +13,14 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import Encoder
 from ..models.identity import describe_model
 from ..models.parts import context_length
+from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site, resolve_site
 from ..scoring.activations import answer_means
 
 
 def diff_mean(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     *,
     layer: int,

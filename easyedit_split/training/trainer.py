@@ -28,6 +28,7 @@ from ..errors import TrainingError
 from ..models.guards import check_trainable, eval_mode_frozen, random_state_kept
 from ..models.identity import describe_model
 from ..models.parts import context_length, device_of, unwrap
+from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site, resolve_site
 from ..scoring.scorer import PairLosses, PairScorer, joined
 from ..settings.hyperparameters import TrainConfig
@@ -42,8 +43,8 @@ FP16_LOSS_SCALES = (1024.0, 32.0, 1.0)
 
 
 def train(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     *,
     site: Site,
@@ -107,7 +108,7 @@ def train(
 class _Loop:
     def __init__(
         self,
-        model: Any,
+        model: CausalLM,
         encoded: Sequence[EncodedPair],
         handle: Handle,
         objective: Objective,
