@@ -11,18 +11,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..errors import ArtifactError, ConfigError, SteeringError
 from ..models.identity import describe_model
 from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, resolve_site
 from ..storage.files import read_tensors, write_bytes, write_tensors
+from . import arithmetic
+from .attach import Handle, Strength, attach, check_fit
 from .forms import LinearDelta, from_tensors
+from .merge import Merge, merge
 from .positions import Positions
 
 if TYPE_CHECKING:
     from ..formats.peft import PeftExport
-    from .attach import Handle
-    from .merge import Merge
 
 FORMAT_VERSION = 1
 
@@ -52,8 +55,6 @@ class SteeringArtifact:
             ArtifactError: the model's architecture, depth or width is another.
             ConfigError: a strength that is not finite, or not a number or `(B,)`.
         """
-        from .attach import attach
-
         return attach(model, self.delta, self.resolve(model), m, m1=m1, m2=m2, positions=self.positions)
 
     def merge(
@@ -64,15 +65,10 @@ class SteeringArtifact:
         Raises:
             NotMergeableError: the change cannot be written into the weights; the message says what to do instead.
         """
-        from .attach import Strength
-        from .merge import merge
-
         return merge(self.delta, self.resolve(model), self.positions, Strength(m, m1=m1, m2=m2))
 
     def resolve(self, model: CausalLM) -> ResolvedSite:
         """The site in `model`, after checking that the change was made for such a model."""
-        from .attach import check_fit
-
         here = describe_model(model)
         for key in ("architecture", "layers", "width"):
             if key in self.model and self.model[key] != here[key]:
@@ -93,8 +89,6 @@ class SteeringArtifact:
             "positions": asdict(self.positions), "model": self.model, "origin": self.origin,
         }  # fmt: skip
         if self.acts_at_block_output:
-            import torch
-
             plain = io.BytesIO()  # torch.save to a full disk raises no OSError
             torch.save(self.delta.tensors()["db"].cpu().clone(), plain)
             write_bytes(path.with_suffix(".pt"), plain.getvalue())
@@ -137,15 +131,11 @@ class SteeringArtifact:
 
     def scaled(self, factor: float) -> SteeringArtifact:
         """The change times `factor`; see `arithmetic.scaled`."""
-        from .arithmetic import scaled
-
-        return scaled(self, factor)
+        return arithmetic.scaled(self, factor)
 
     def __add__(self, other: SteeringArtifact) -> SteeringArtifact:
         """The sum of two changes at one site, exact; see `arithmetic.add`."""
-        from .arithmetic import add
-
-        return add(self, other) if isinstance(other, SteeringArtifact) else NotImplemented
+        return arithmetic.add(self, other) if isinstance(other, SteeringArtifact) else NotImplemented
 
     def to_peft(self, folder: str | Path, m: float = 1.0, **options: Any) -> PeftExport:
         """Write a PEFT LoRA adapter of strength `m`; see `formats.peft.to_peft` for `options` and errors."""

@@ -152,9 +152,11 @@ def _swept(
             model, tokenizer, list(pairs), artifact, factors, "sum", partial=task.progress_file(f"sweep_{part}")
         )
         for part, pairs in (
-            ("held_out", data.held_out), ("train", data.train[: settings.n_train_sweep]), ("test", data.test),
+            ("held_out", data.held_out),
+            ("train", data.train[: settings.n_train_sweep]),
+            ("test", data.test),
         )
-    }  # fmt: skip
+    }
     for part in ("train", "test"):
         tables[part].save(task.folder / f"sweep_{part}.parquet")
     found = {"front": front_at_budgets(tables["test"], settings.n_boot), "fits": _fits(tables["train"], tables["test"])}
@@ -204,14 +206,22 @@ def _generated(
 
 
 def _texts(
-    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact | None, m: float,
+    task: Task,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    artifact: SteeringArtifact | None,
+    m: float,
     pairs: Sequence[PreferencePair],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     with artifact.attach(model, m) if artifact else contextlib.nullcontext():
         return generate(
-            model, tokenizer, [p.question for p in pairs], max_new_tokens=task.settings.max_new_tokens, batch_size=64,
+            model,
+            tokenizer,
+            [p.question for p in pairs],
+            max_new_tokens=task.settings.max_new_tokens,
+            batch_size=64,
             **_prompting(task.hp),
-        )  # fmt: skip
+        )
 
 
 def _prompting(hp: Hyperparameters | None) -> dict[str, Any]:

@@ -101,9 +101,13 @@ def lay_out(pairs: Sequence[EncodedPair], packed: bool = True, pad_id: int = 0) 
         tokens=_padded([r[0] for r in rows], width, pad_id),
         position_ids=_padded([r[1] for r in rows], width, 0),
         segments=_padded([r[2] for r in rows], width, _PAD),
-        rows=index[0], cols=index[1], targets=index[2], owner=index[3],
-        prompt_lengths=torch.tensor(lengths), n_pairs=len(pairs),
-    )  # fmt: skip
+        rows=index[0],
+        cols=index[1],
+        targets=index[2],
+        owner=index[3],
+        prompt_lengths=torch.tensor(lengths),
+        n_pairs=len(pairs),
+    )
 
 
 def row_length(pair: EncodedPair, packed: bool = True) -> int:

@@ -81,9 +81,12 @@ def train(
     delta.to(device_of(resolved.module))
     positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
     artifact = SteeringArtifact(
-        delta, site, positions, describe_model(model),
+        delta,
+        site,
+        positions,
+        describe_model(model),
         origin_of(pairs, _described(objective), chat, system_prompt, config=_described(config)),
-    )  # fmt: skip
+    )
     encoded = encoder.pairs(pairs, context_length(model))
     with (
         eval_mode_frozen(model),
