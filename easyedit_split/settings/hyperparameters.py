@@ -15,7 +15,7 @@ class TrainConfig:
     """How a change is trained.
 
     `steering_factors`: m is drawn from these for each pair. `directions`: `"add"` trains +m on (matching, not
-    matching); `"sub"` adds the mirrored case, -m with the answers' roles exchanged. `positions`: see `changes/positions.py`.
+    matching); `"sub"` adds the mirrored case, -m with the answers' roles exchanged. `positions`: see `positions.py`.
     `rank` is read by LoRA only. `weight_decay` is AdamW's. `dropout` acts on the change, in training only.
 
     Raises:
