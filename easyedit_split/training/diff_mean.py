@@ -12,7 +12,7 @@ from ..changes.forms import Vector
 from ..changes.provenance import origin_of
 from ..data.pairs import PreferencePair
 from ..data.tokens import Encoder
-from ..models.identity import describe_model
+from ..models.identity import identify_model
 from ..models.parts import context_length
 from ..models.sites import Site, resolve_site
 from ..scoring.activations import answer_means
@@ -45,4 +45,4 @@ def diff_mean(
     with torch.no_grad():
         vector.db.copy_((means[:, 0] - means[:, 1]).mean(dim=0))
     origin = origin_of(pairs, {"name": "diff_mean"}, chat, system_prompt)
-    return SteeringArtifact(vector.requires_grad_(False), site, model=describe_model(model), origin=origin)
+    return SteeringArtifact(vector.requires_grad_(False), site, model=identify_model(model, layer), origin=origin)

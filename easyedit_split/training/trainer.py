@@ -25,7 +25,7 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import EncodedPair, Encoder
 from ..errors import TrainingError
 from ..models.guards import check_trainable, eval_mode_frozen, random_state_kept
-from ..models.identity import describe_model
+from ..models.identity import identify_model
 from ..models.parts import context_length, device_of, unwrap
 from ..models.sites import Site, resolve_site
 from ..scoring.scorer import PairLosses, PairScorer, joined
@@ -78,7 +78,7 @@ def train(
     delta.to(device_of(resolved.module))
     positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
     artifact = SteeringArtifact(
-        delta, site, positions, describe_model(model),
+        delta, site, positions, identify_model(model, site.layer),
         origin_of(pairs, _described(objective), chat, system_prompt, config=_described(config)),
     )  # fmt: skip
     encoded = encoder.pairs(pairs, context_length(model))
