@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError, nearest
 from .hyperparameters import Hyperparameters
+from .meanings import MEANINGS
 
 # EasyEdit keys that have no effect here, and the only value they may then have (None: any)
 _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
@@ -28,6 +29,10 @@ _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
 _NEUTRAL_OF: dict[str, dict[str, tuple[Any, ...]]] = {
     "unified_reps": {"beta": (1,), "gemma": (0,), "simpo_scaler": (1,)}
 }
+_KINDS = {
+    "bool": ("true or false", "true"), "int": ("a whole number", "1"), "float": ("a number", "0.01"),
+    "str": ("a text", "TEXT"),
+}  # fmt: skip
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -91,7 +96,7 @@ def hyperparameters(values: Mapping[str, Any], source: str = "") -> Hyperparamet
     known = {f.name: f for f in fields(Hyperparameters) if f.name != "source"}
     unknown = [k for k in values if k not in known and k not in _NEUTRAL]
     if unknown:
-        hints = " and ".join(f"{k!r}{nearest(str(k), [*known, *_NEUTRAL])}" for k in unknown)
+        hints = " and ".join(f"{k!r}{nearest(str(k), [*known, *_NEUTRAL], MEANINGS)}" for k in unknown)
         raise ConfigError(f"{source or 'hyper-parameters'}: unknown key {hints}")
     neutral = {**_NEUTRAL, **_NEUTRAL_OF.get(str(values.get("alg_name")), {})}
     for key, allowed in neutral.items():
@@ -140,4 +145,5 @@ def _converted(key: str, value: Any, kind: str, source: str) -> Any:
             return str(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ConfigError(f"{source or 'hyper-parameters'}: {key} = {value!r} is not of kind {wanted}")
+    need, example = _KINDS[wanted]
+    raise ConfigError(f"{source or 'hyper-parameters'}: {key} = {value!r} is not {need}: write {key}={example}")

@@ -56,12 +56,12 @@ class ReplyCache:
     def _load(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+            data = path.read_bytes() if path.exists() else b""
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read ({error.strerror}): name another cache file") from error
-        for line in text.splitlines():
+        for line in data.split(b"\n"):  # text has other line breaks, which a reply may hold
             try:
-                entry = json.loads(line)
+                entry = json.loads(line.decode("utf-8", "replace"))
                 self._replies[entry["key"]] = str(entry["reply"])
             except (ValueError, KeyError, TypeError):
                 continue

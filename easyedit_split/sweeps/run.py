@@ -19,6 +19,7 @@ from .table import REDUCTIONS, SweepTable
 if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
     from ..data.pairs import PreferencePair
+    from ..data.tokens import Encoder
 
 
 def sweep(
@@ -33,6 +34,7 @@ def sweep(
     progress: bool = False,
     partial: str | Path | None = None,
     partial_seconds: float = 20.0,
+    overwrite: bool = False,
 ) -> SweepTable:
     """Score `pairs` at every strength of `factors` `(M,)`.
 
@@ -43,35 +45,53 @@ def sweep(
         chat: use the chat template; None: as in training.
         partial: a file: finished batches are written there, at most every `partial_seconds`, and a sweep that was
             killed goes on from there, to the same table bit for bit. Delete it once the table is saved.
+        overwrite: a `partial` of another sweep is replaced instead of refused.
 
     Raises:
         ConfigError: no factors, some that are not finite, an unknown reduction; or a strength at which the model
             overflows: a table never holds a loss that is not finite.
         ArtifactError: `partial` is broken, or of another sweep.
     """
-    from ..changes.provenance import versions
-    from ..data.tokens import Encoder
-    from ..models.identity import describe_model
     from ..models.parts import context_length
 
     grid = _checked_factors(factors)
     if reduction not in REDUCTIONS:
         raise ConfigError(f"reduction {reduction!r} is unknown: say 'sum' or 'mean'")
-    use_chat = artifact.origin.get("chat", True) if chat is None else chat
-    encoder = Encoder(tokenizer, use_chat, artifact.origin.get("system_prompt", ""))
-    encoded = encoder.pairs(pairs, context_length(model))
-    header = {
-        "artifact": {"form": artifact.form, "site": str(artifact.site), "origin": artifact.origin},
-        "model": describe_model(model), "pairs": len(pairs), "end_token": encoder.end_id, "versions": versions(),
-        "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
-    }  # fmt: skip
+    encoded = _encoder(tokenizer, artifact, chat).pairs(pairs, context_length(model))
+    header = sweep_header(model, tokenizer, pairs, artifact, chat)
     run = sweep_identity(artifact, model, encoded, grid, header) if partial else ""
-    losses = _grid_losses(model, encoded, artifact, grid, progress, SweepProgress(partial, run, partial_seconds))
+    losses = _grid_losses(
+        model, encoded, artifact, grid, progress, SweepProgress(partial, run, partial_seconds, overwrite)
+    )
     tokens = [
         np.array([len(a) for a in answers], float)
         for answers in zip(*((e.matching, e.not_matching) for e in encoded), strict=True)
     ]
     return SweepTable(grid, losses[0], losses[1], "sum", tokens[0], tokens[1], header).reduced(reduction)
+
+
+def sweep_header(
+    model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, chat: bool | None = None
+) -> dict[str, Any]:
+    """What a sweep's table says of itself: the change, the model, the pairs and how they are put to it."""
+    from ..changes.provenance import source_of, versions
+    from ..data.pairs import pairs_hash
+    from ..models.identity import describe_model, model_fingerprint
+
+    encoder = _encoder(tokenizer, artifact, chat)
+    return {
+        "artifact": source_of(artifact), "model": {**describe_model(model), "weights": model_fingerprint(model)},
+        "pairs": len(pairs), "pairs_sha256": pairs_hash(pairs), "chat": encoder.chat,
+        "system_prompt": encoder.system_prompt, "end_token": encoder.end_id, "versions": versions(),
+        "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
+    }  # fmt: skip
+
+
+def _encoder(tokenizer: Any, artifact: SteeringArtifact, chat: bool | None) -> Encoder:
+    from ..data.tokens import Encoder
+
+    use_chat = artifact.origin.get("chat", True) if chat is None else chat
+    return Encoder(tokenizer, use_chat, artifact.origin.get("system_prompt", ""))
 
 
 def _checked_factors(factors: Any) -> np.ndarray:

@@ -44,5 +44,10 @@ def diff_mean(
     vector = Vector(means.shape[-1], means.shape[-1])
     with torch.no_grad():
         vector.db.copy_((means[:, 0] - means[:, 1]).mean(dim=0))
-    origin = origin_of(pairs, {"name": "diff_mean"}, chat, system_prompt)
+    origin = diff_mean_origin(pairs, chat, system_prompt)
     return SteeringArtifact(vector.requires_grad_(False), site, model=identify_model(model, layer), origin=origin)
+
+
+def diff_mean_origin(pairs: Sequence[PreferencePair], chat: bool, system_prompt: str) -> dict[str, Any]:
+    """What an artifact remembers of it."""
+    return origin_of(pairs, {"name": "diff_mean"}, chat, system_prompt)

@@ -25,7 +25,7 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import EncodedPair, Encoder
 from ..errors import TrainingError
 from ..models.guards import check_trainable, eval_mode_frozen, random_state_kept
-from ..models.identity import identify_model
+from ..models.identity import identify_model, model_fingerprint
 from ..models.parts import context_length, device_of, unwrap
 from ..models.sites import Site, resolve_site
 from ..scoring.scorer import PairLosses, PairScorer, joined
@@ -52,6 +52,7 @@ def train(
     system_prompt: str = "",
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> SteeringArtifact:
     """Train a change of `form` at `site` (Eqs. 18 to 20 with `SplitObjective`, the default).
@@ -61,6 +62,7 @@ def train(
     Args:
         checkpoint: a file: progress is written there, at most every `checkpoint_seconds`, and taken up from there;
             the artifact is then that of a run that was not interrupted, bit for bit.
+        overwrite: a checkpoint of another run is replaced instead of refused.
         progress: show a progress bar.
 
     Raises:
@@ -79,7 +81,7 @@ def train(
     positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
     artifact = SteeringArtifact(
         delta, site, positions, identify_model(model, site.layer),
-        origin_of(pairs, _described(objective), chat, system_prompt, config=_described(config)),
+        trained_origin(pairs, objective, config, chat, system_prompt),
     )  # fmt: skip
     encoded = encoder.pairs(pairs, context_length(model))
     with (
@@ -89,7 +91,7 @@ def train(
     ):
         try:
             loop = _Loop(model, encoded, handle, objective, config)
-            saved = loop.checkpoint(checkpoint, artifact, checkpoint_seconds) if checkpoint else None
+            saved = loop.checkpoint(checkpoint, artifact, checkpoint_seconds, overwrite) if checkpoint else None
             loop.run(saved, artifact, progress)
         except torch.OutOfMemoryError:
             raise TrainingError(
@@ -119,14 +121,14 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(self.delta.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.reference: PairLosses | None = None
 
-    def checkpoint(self, path: str | Path, artifact: SteeringArtifact, seconds: float) -> Checkpoint:
+    def checkpoint(self, path: str | Path, artifact: SteeringArtifact, seconds: float, overwrite: bool) -> Checkpoint:
         """The checkpoint file of this run."""
         inner = unwrap(self.scorer.model)
         run = {
             "form": artifact.form, "site": str(artifact.site), "model": artifact.model, "origin": artifact.origin,
-            "dtype": str(inner.dtype), "device": inner.device.type,
+            "dtype": str(inner.dtype), "device": inner.device.type, "weights": model_fingerprint(inner),
         }  # fmt: skip
-        return Checkpoint(path, self.delta, self.optimizer, run, seconds)
+        return Checkpoint(path, self.delta, self.optimizer, run, seconds, overwrite)
 
     def run(self, saved: Checkpoint | None, artifact: SteeringArtifact, progress: bool) -> None:
         start = saved.restore() if saved else 0
@@ -242,6 +244,13 @@ def in_roles(losses: PairLosses, signs: Tensor, reference: PairLosses | None = N
         None if reference is None else pick(reference.matching, reference.not_matching),
         None if reference is None else pick(reference.not_matching, reference.matching),
     )
+
+
+def trained_origin(
+    pairs: Sequence[PreferencePair], objective: Objective, config: TrainConfig, chat: bool, system_prompt: str
+) -> dict[str, Any]:
+    """What an artifact remembers of its training: the same before it and after it."""
+    return origin_of(pairs, _described(objective), chat, system_prompt, config=_described(config))
 
 
 def _described(settings: Any) -> dict[str, Any]:
