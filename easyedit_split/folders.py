@@ -21,9 +21,9 @@ PROMOTED, SCORES = "promoted.json", "scores.json"
 EVALUATION, GENERATIONS = "evaluation.json", "generations.jsonl"
 # made from the changes of a folder
 DERIVED = (
-    TEST, "sweep-*.parquet", TRAIN, ".*.parquet.partial", ACTIVATIONS, PROMOTED, SCORES, EVALUATION, "evaluation-*.json",
-    GENERATIONS, "generations-*.jsonl", "report.html", "report.md", "tables/*.csv", "figures/curves_*", "figures/front_*",
-    "figures/manifold_*",
+    TEST, "sweep-*.parquet", TRAIN, ".*.parquet.partial", ACTIVATIONS, PROMOTED, SCORES, EVALUATION,
+    "evaluation-*.json", GENERATIONS, "generations-*.jsonl", "report.html", "report.md", "tables/*.csv",
+    "figures/curves_*", "figures/front_*", "figures/manifold_*",
 )  # fmt: skip
 CHANGES = ("layer_*.safetensors", "layer_*.pt", "last_good/layer_*")
 

@@ -74,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: str, folder: Path) -> _Form:
     from ..analysis import analyse
-    from ..generation import generate
     from ..changes.provenance import source_of
     from ..folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, changes_in, clear, same_change
+    from ..generation import generate
     from ..run_folder import save_activations, save_promoted, save_scores
     from ..scoring.activations import collect_activations
     from ..sweeps.run import sweep

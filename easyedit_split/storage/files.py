@@ -50,8 +50,8 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text atomically."""
-    return write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 text atomically; what is no character (a lone surrogate) is written out, as JSON does."""
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Any], header: dict[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -44,6 +45,7 @@ class ReplyCache:
         # a line break in front, so that a line cut short before cannot swallow this one
         line = "\n" + json.dumps({"key": key, "reply": reply}, ensure_ascii=False) + "\n"
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(line.encode("utf-8", "replace"))
                 file.flush()
@@ -55,7 +57,8 @@ class ReplyCache:
 
     def _load(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not next(p for p in path.absolute().parents if p.exists()).is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             data = path.read_bytes() if path.exists() else b""
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read ({error.strerror}): name another cache file") from error
