@@ -152,7 +152,7 @@ def _manifolds(
     found: dict[Any, MeasuredDecay] = {}
     for name, path in _beside(files, ACTIVATIONS).items():
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 factors, activations = data["factors"], data["activations"]
                 change = str(data["change"]) if "change" in data else ""
             clean = activations[int(np.argmin(np.abs(factors)))]

@@ -35,9 +35,13 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
-    def markdown(self) -> str:
-        """A Markdown table with padded columns, so that it reads well in a terminal too."""
-        cells = [[_in_markdown(cell) for cell in row] for row in (self.columns, *self.rows)]
+    def markdown(self, escape: bool = True) -> str:
+        """A Markdown table with padded columns, so that it reads well in a terminal too.
+
+        Args:
+            escape: show texts as they are; False where they hold markup on purpose.
+        """
+        cells = [[_in_markdown(cell, escape) for cell in row] for row in (self.columns, *self.rows)]
         widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(self.columns))]
         numeric = [self._numeric(i) for i in range(len(self.columns))]
         rule = [("-" * (w - 1) + ":") if right else "-" * w for w, right in zip(widths, numeric, strict=True)]
@@ -83,8 +87,8 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|$~&#])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda m: f"\\{m[0]}", line)
 
 
-def _in_markdown(cell: Cell) -> str:
-    return escaped(cell) if isinstance(cell, str) else _shown(cell)
+def _in_markdown(cell: Cell, escape: bool) -> str:
+    return escaped(cell) if escape and isinstance(cell, str) else _shown(cell).replace("|", "\\|")
 
 
 def _shown(cell: Cell) -> str:

@@ -69,18 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
         _add_judged(found, judge, arguments.rubric, pairs, runs)
     names = list(dict.fromkeys(name for row in found for name in row))
     print_table(names, [[_cell(row.get(name)) for name in names] for row in found])
-    about = _made_from(hp, model, pairs, artifact, judge.name if judge else None)
-    path, kept = _write(folder, hp.overwrite, about, found, strengths, pairs, runs)
+    about = _made_from(hp, model, pairs, artifact)
+    path, kept = _write(folder, hp.overwrite, about, found, pairs, runs)
     print(f"{len(pairs)} questions at {len(strengths)} strengths -> {path}, {kept}")
     return 0
 
 
-def _made_from(hp: Any, model: Any, pairs: Any, artifact: Any, judge: str | None) -> dict[str, Any]:
+def _made_from(hp: Any, model: Any, pairs: Any, artifact: Any) -> dict[str, Any]:
     """What every line of the files says it was made from."""
     from ..data.pairs import pairs_hash
     from ..models.identity import model_fingerprint
 
-    settings = [hp.use_chat_template, hp.system_prompt, hp.max_new_tokens, hp.seed, hp.dtype, judge]
+    settings = [hp.use_chat_template, hp.system_prompt, hp.max_new_tokens, hp.seed, hp.dtype]
     return {
         "change": artifact.id if artifact else None, "weights": model_fingerprint(model),
         "pairs_sha256": pairs_hash(pairs), "settings": hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16],
@@ -88,16 +88,20 @@ def _made_from(hp: Any, model: Any, pairs: Any, artifact: Any, judge: str | None
 
 
 def _write(
-    folder: Path, overwrite: bool, about: dict[str, Any], found: list[dict[str, Any]], strengths: list[float],
-    pairs: Any, runs: list[list[str]],
-) -> tuple[Path, Path]:  # fmt: skip
-    """The scores and the texts; beside an evaluation of something else, under names of their own."""
-    run = hashlib.sha256(json.dumps([about, strengths, list(found[0])]).encode()).hexdigest()
+    folder: Path,
+    overwrite: bool,
+    about: dict[str, Any],
+    found: list[dict[str, Any]],
+    pairs: Any,
+    runs: list[list[str]],
+) -> tuple[Path, Path]:
+    """The scores and the texts; beside those of other texts, under names of their own."""
+    run = hashlib.sha256(json.dumps([about, [row["m"] for row in found]]).encode()).hexdigest()
     path = beside(folder / EVALUATION, run, _run_of(folder / EVALUATION), overwrite)
     texts_path = path.with_name(path.name.replace("evaluation", "generations")).with_suffix(".jsonl")
     rows = [
-        json.dumps({"m": m, "question": p.question, "text": t, **about}, ensure_ascii=False)
-        for m, texts in zip(strengths, runs, strict=True)
+        json.dumps({"m": row["m"], "question": p.question, "text": t, **about}, ensure_ascii=False)
+        for row, texts in zip(found, runs, strict=True)
         for p, t in zip(pairs, texts, strict=True)
     ]
     write_text(path, json.dumps([{**row, **about, "run": run} for row in found], indent=1) + "\n")
