@@ -92,5 +92,5 @@ def _say_losses(
         if trained and found.grew:
             print(
                 f"note: the loss that was trained grew from {found.first.objective:.3g} to {found.last.objective:.3g} "
-                f"at m = {found.m:g}: this change is worth nothing; lower lr ({hp.lr:g})"
+                f"at m = {found.m:g}: training made it worse; lower lr ({hp.lr:g})"
             )
