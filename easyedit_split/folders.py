@@ -7,8 +7,8 @@ change by an id; files of earlier versions, which do not, are known by the chang
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,14 @@ def check_free(folder: Path, planned: Source, overwrite: bool) -> None:
     Raises:
         ArtifactError: it holds another run.
     """
-    for file, kept in _sources(folder).items():
+    try:
+        sources = _sources(folder)
+    except ArtifactError as error:
+        if not overwrite:
+            raise ArtifactError(f"{error}; overwrite=true replaces it") from None
+        clear(folder)
+        return
+    for file, kept in sources.items():
         found = differences(kept, planned)
         if found and not overwrite:
             raise ArtifactError(
@@ -94,8 +101,8 @@ def clear(folder: Path, patterns: Sequence[str] = (*CHANGES, *DERIVED)) -> None:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     for emptied in ("last_good", "tables", "figures"):
-        if (folder / emptied).is_dir() and not any((folder / emptied).iterdir()):
-            shutil.rmtree(folder / emptied)
+        with suppress(OSError):  # not there, or not empty
+            (folder / emptied).rmdir()
 
 
 def check_home(folder: Path, source: Source) -> None:

@@ -31,7 +31,7 @@ from .sweeps.table import SweepTable
 if TYPE_CHECKING:
     from .changes.artifact import SteeringArtifact
 
-AGAIN = "run sweep again for the new change, or give the change a folder of its own"
+AGAIN = "run sweep again with overwrite=true, or give each change a folder of its own"
 STALE = "delete it, or make it again"
 
 

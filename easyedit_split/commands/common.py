@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.pairs import PreferencePair, flat_pairs, load_pairs
-from ..errors import ConfigError
+from ..errors import ArtifactError, ConfigError
 from ..settings.files import flatten_sections, hyperparameters, read_yaml
 from ..settings.hyperparameters import Hyperparameters
 
@@ -131,8 +132,11 @@ def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[
     from ..sweeps.table import SweepTable
 
     home = folder if folder.is_dir() else folder.parent
-    tables = [SweepTable.load(file) for file in sweeps_in(home)]
-    own = [t for t in tables if same_change(t.header.get("artifact") or {}, source_of(artifact))]
+    own = []
+    for file in sweeps_in(home):
+        with suppress(ArtifactError):  # a broken sweep says nothing of the change
+            table = SweepTable.load(file)
+            own += [table] if same_change(table.header.get("artifact") or {}, source_of(artifact)) else []
     if own:
         low, high = min(float(t.factors.min()) for t in own), max(float(t.factors.max()) for t in own)
         said = f"the change was swept from {low:g} to {high:g}, and what it does past that was not measured"

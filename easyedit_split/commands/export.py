@@ -78,8 +78,8 @@ def _gguf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Steering
 
 def _easyedit(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
     from ..changes.provenance import source_of
-    from ..errors import NotMergeableError
-    from ..folders import check_home
+    from ..errors import ArtifactError, NotMergeableError
+    from ..folders import check_home, clear
 
     if not artifact.acts_at_block_output:
         raise NotMergeableError(
@@ -87,7 +87,11 @@ def _easyedit(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Stee
             "is not: use the methods this package registers in EasyEdit, or export to hf"
         )
     scaled = artifact.scaled(arguments.m)
-    if not hp.overwrite:
+    try:
         check_home(Path(arguments.out), source_of(scaled))
+    except ArtifactError:
+        if not hp.overwrite:
+            raise
+        clear(Path(arguments.out))
     path = scaled.save(Path(arguments.out)).with_suffix(".pt")
     return f"vector of layer {artifact.site.layer}, m = {arguments.m:g} -> {path}"

@@ -35,11 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     origin = planned_origin(hp, pairs)
     planned = {"form": hp.intervention_method, "site": f"layer ?, {hp.component}", "origin": origin}
     with processes(folder_lock(folder)):
-        if rank() == 0:
-            check_free(folder, planned, hp.overwrite)
+        check_free(folder, planned, hp.overwrite)
         model, tokenizer = load(hp)
-        if rank() == 0:
-            _check_model(folder, model, hp.overwrite)
+        _check_model(folder, model, hp.overwrite)
         start = time.monotonic()
         seconds = arguments.checkpoint_seconds
         for layer, artifact in train_from(hp, model, tokenizer, pairs, folder, True, seconds):

@@ -102,6 +102,31 @@ def test_a_stale_plain_vector_does_not_outlive_its_change(tmp_path: Path) -> Non
     assert _names(tmp_path) == ["layer_1.safetensors"]
 
 
+def test_a_broken_change_is_replaced_only_when_asked(command: Command, tmp_path: Path) -> None:
+    out, into = tmp_path / "run", f"output_dir={tmp_path / 'run'}"
+    out.mkdir()
+    (out / "layer_1.safetensors").write_bytes(b"half of it")
+    status, _, errors = command("train", *VECTOR, into)
+    assert status == 2 and "layer_1.safetensors is broken" in errors and "overwrite=true replaces it" in errors
+    assert command("train", *VECTOR, into, "overwrite=true")[0] == 0
+    (out / "sweep.parquet").write_bytes(b"PAR1 and no more")
+    assert command("generate", "--artifact", str(out), "--prompt", "Hi", "max_new_tokens=2")[0] == 0
+
+
+def test_an_export_into_the_folder_of_another_change(command: Command, tmp_path: Path) -> None:
+    art, out = tmp_path / "art", tmp_path / "out"
+    assert command("train", *VECTOR, f"output_dir={art}")[0] == 0
+    assert command("sweep", "--artifact", str(art), f"output_dir={art}", "factors=[0,1]")[0] == 0
+    export = ("export", "--artifact", str(art), "--to", "easyedit", "--out")
+    assert command(*export, str(out), "-m", "2")[0] == 0
+    assert command(*export, str(out), "-m", "2")[0] == 0, "the same again"
+    status, _, errors = command(*export, str(art), "-m", "2")
+    assert status == 2 and "holds another change" in errors
+    shutil.copytree(art, tmp_path / "copy")
+    assert command(*export, str(tmp_path / "copy"), "-m", "2", "overwrite=true")[0] == 0
+    assert _names(tmp_path / "copy") == ["layer_1.pt", "layer_1.safetensors"]
+
+
 def test_another_layer_of_the_same_run_lies_beside_it(command: Command, tmp_path: Path) -> None:
     into = f"output_dir={tmp_path / 'run'}"
     assert command("train", *VECTOR, into)[0] == 0

@@ -116,6 +116,16 @@ def test_merged_changes_and_adapters_do_not_make_it_another_model(tokenizer: Any
         artifact.attach(wrapped, 1.0)
 
 
+def test_changes_of_two_models_have_no_sum(lend: Any) -> None:
+    from easyedit_split.errors import ConfigError
+
+    model, other = lend("qwen2"), _other()
+    one = replace(noisy(model), model=identify_model(model, 1))
+    assert (one + one).id == one.scaled(2.0).id
+    with pytest.raises(ConfigError, match="other weights"):
+        one + replace(noisy(other), model=identify_model(other, 1))
+
+
 def test_what_is_not_known_is_not_asked(lend: Any) -> None:
     """An artifact of an earlier version, and one that was read from an adapter."""
     model = lend("qwen2")
