@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from . import __version__
-from .errors import SteeringError
+from .errors import SteeringError, nearest
 from .models.guards import memory_errors_named
 
 COMMANDS = {
@@ -35,16 +35,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .easyedit.launcher import main as launch
 
         return _guarded(lambda: launch(arguments[1:]), debug=False)
+    wrong = _wrong_at_once(arguments)
+    if wrong:
+        return _refused(wrong)
     parser = _parser(arguments[0] if arguments and arguments[0] in COMMANDS else None)
     options, rest = parser.parse_known_args(arguments)
     if rest and hasattr(options, "settings") and all("=" in item and item[0] != "-" for item in rest):
         options.settings += rest  # argparse stops taking `key=value` once an option stands between
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return _refused(_unknown_option(rest[0], arguments, hasattr(options, "settings")))
     if options.command is None:
         parser.print_help()
         return 2
     return _guarded(lambda: options.run(options), options.debug)
+
+
+def _wrong_at_once(arguments: Sequence[str]) -> str:
+    """What is wrong before a command is asked; empty where nothing is."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = argument.encode("utf-8", "backslashreplace").decode()
+            return f"'{shown}' holds bytes that are no UTF-8 text: give another name"
+    first = arguments[0] if arguments else "-"
+    if first.startswith("-") or first in COMMANDS:
+        return ""
+    return f"unknown command {first!r}{nearest(first, [*COMMANDS, 'run'])}"
+
+
+def _unknown_option(option: str, arguments: Sequence[str], takes_settings: bool) -> str:
+    """A setting written as an option is shown as it should be."""
+    name, _, value = option.lstrip("-").partition("=")
+    key = name.replace("-", "_")
+    if not takes_settings or not option.startswith("--"):
+        return f"unknown argument {option!r}: see easyedit-split {arguments[0]} --help"
+    from .settings.hyperparameters import Hyperparameters
+    from .settings.meanings import MEANINGS
+
+    key = MEANINGS.get(key, key)
+    if key not in Hyperparameters.__dataclass_fields__:
+        return f"unknown option --{name}: see easyedit-split {arguments[0]} --help"
+    after = list(arguments)[list(arguments).index(option) + 1 :]
+    if not value:
+        value = after[0] if after and not after[0].startswith("--") and "=" not in after[0] else "VALUE"
+    return f"--{name} is a setting, not an option: write {key}={value}"
+
+
+def _refused(sentence: str) -> int:
+    print(f"easyedit-split: {sentence}", file=sys.stderr)
+    return 2
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -70,8 +110,7 @@ def _guarded(action: object, debug: bool) -> int:
     except SteeringError as error:
         if debug:
             raise
-        print(f"easyedit-split: {error}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
     except KeyboardInterrupt:
         print("easyedit-split: interrupted; what was finished is kept", file=sys.stderr)
         return 130

@@ -7,7 +7,7 @@ The command line prints the sentence and exits with status 2.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -58,8 +58,15 @@ class HostError(SteeringError):
     """EasyEdit is missing, or is of an unknown layout."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint for a misspelt name: ``; did you mean 'x'?``, or the list of valid names."""
+def nearest(name: str, valid: Iterable[str], meanings: Mapping[str, str] | None = None) -> str:
+    """A hint for a wrong name: ``; did you mean 'x'?``, or the list of valid names.
+
+    Args:
+        meanings: other words for things -> the valid name, or a sentence that says what to write.
+    """
     names = sorted(valid)
+    meant = (meanings or {}).get(name.lower().replace("-", "_"))
+    if meant is not None:
+        return f"; did you mean {meant!r}?" if meant in names else f"; {meant}"
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; valid names are {', '.join(names)}"

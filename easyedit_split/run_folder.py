@@ -1,7 +1,8 @@
 """A run's folder: one subfolder a method, with its sweeps; everything said of them is computed from these files.
 
-`<run>/<method>/sweep.parquet` (test pairs), and where they were made `sweep_train.parquet`, `activations.npz`,
-`promoted.json` and `scores.json` (of generations at the recommended strength).
+`<run>/<method>/sweep.parquet` (test pairs), further sweeps of the same change (`sweep-<settings>.parquet`), and where
+they were made `sweep_train.parquet`, `activations.npz`, `promoted.json` and `scores.json` (of generations at the
+recommended strength). A file that is of another change than the sweep beside it is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,22 +24,45 @@ from .analysis.pipeline import Analysis, analyse
 from .analysis.report import Report, write_report
 from .analysis.tables import Key, Table
 from .errors import ArtifactError, FitError
+from .folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, check_of_change, same_change, sweeps_in
 from .storage.files import write_atomically, write_text
 from .sweeps.table import SweepTable
 
 if TYPE_CHECKING:
     from .changes.artifact import SteeringArtifact
 
-TEST, TRAIN, ACTIVATIONS = "sweep.parquet", "sweep_train.parquet", "activations.npz"
-PROMOTED, SCORES = "promoted.json", "scores.json"
+AGAIN = "run sweep again with overwrite=true, or give each change a folder of its own"
+STALE = "delete it, or make it again"
 
 
-def save_activations(path: Path, factors: Any, activations: list[np.ndarray]) -> Path:
-    """Write what `collect_activations` gave, atomically."""
+def load_sweeps(path: str | Path) -> dict[Path, SweepTable]:
+    """The sweep of a file, or those of a folder, each checked against the change that lies beside it.
+
+    Raises:
+        ArtifactError: none there, a broken one, or one of another change.
+    """
+    path = Path(path)
+    files = sweeps_in(path) if path.is_dir() else [path]
+    if not files:
+        raise ArtifactError(f"{path} holds no {TEST}: run sweep first, or give the file that it wrote")
+    tables = {file: SweepTable.load(file) for file in files}
+    for file, table in tables.items():
+        check_of_change(file, _source(table), file.parent, AGAIN)
+    return tables
+
+
+def _source(table: SweepTable) -> dict[str, Any]:
+    found = table.header.get("artifact")
+    return found if isinstance(found, dict) else {}
+
+
+def save_activations(path: Path, factors: Any, activations: list[np.ndarray], change: str = "") -> Path:
+    """Write what `collect_activations` gave, atomically; `change` is the artifact's id."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, factors=np.asarray(factors, float), activations=np.stack(activations))
+            grid = np.asarray(factors, float)
+            np.savez_compressed(file, factors=grid, activations=np.stack(activations), change=np.array(change))
 
     return write_atomically(path, write)
 
@@ -52,7 +77,12 @@ def save_promoted(path: Path, model: Any, tokenizer: Any, artifact: SteeringArti
         name: [[token.text, token.score] for token in promoted_tokens(model, tokenizer, artifact, sign=sign)]
         for name, sign in (("m > 0", 1.0), ("m < 0", -1.0))
     }
-    return write_text(path, json.dumps(found, ensure_ascii=False))
+    return write_text(path, json.dumps({"change": artifact.id, **found}, ensure_ascii=False))
+
+
+def save_scores(path: Path, scores: Mapping[str, float], m: float, change: str) -> Path:
+    """Write scores of generations at strength `m` of the change whose id is `change`."""
+    return write_text(path, json.dumps({"change": change, "m": m, "scores": dict(scores)}))
 
 
 def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "", seed: int = 0) -> Report:
@@ -62,10 +92,12 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         ArtifactError: no sweeps there, or a broken file.
     """
     folder = Path(folder)
-    files = sorted(folder.rglob(TEST)) if folder.is_dir() else []
-    if not files:
+    homes = sorted({file.parent for file in folder.rglob("sweep*.parquet") if sweeps_in(file.parent)})
+    if not homes:
         raise ArtifactError(f"{folder} holds no {TEST}: give the folder of a run, or run demo or sweep first")
-    tables = {_name(folder, file): SweepTable.load(file) for file in files}
+    swept = {home: load_sweeps(home) for home in homes}
+    files = {_name(folder, file): file for tables in swept.values() for file in tables}
+    tables = {_name(folder, file): table for found in swept.values() for file, table in found.items()}
     analyses: dict[Key, Analysis] = {
         name: analyse(table, max_utility_drop, seed=seed) for name, table in tables.items()
     }
@@ -79,15 +111,19 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         analyses,
         title=title or f"Steering report: {folder.name}",
         context=_context(tables, max_utility_drop, seed, next(iter(analyses.values())).n_boot),
-        transfers=_transfers(files, tables, folder),
-        scores=_scores(files, folder),
-        manifolds=_manifolds(files, analyses, folder),
-        more=_promoted(files, folder),
+        transfers=_transfers(files, tables),
+        scores=_scores(files, tables),
+        manifolds=_manifolds(files, tables, analyses),
+        more=_promoted(files, tables),
     )
 
 
 def _name(folder: Path, file: Path) -> str:
-    return str(file.parent.relative_to(folder)) if file.parent != folder else folder.name
+    """The method of a sweep: its folder, and the file where that is a further sweep; bytes that are no text are
+    written out."""
+    method = str(file.parent.relative_to(folder)) if file.parent != folder else folder.name
+    whole = method if file.name == TEST else f"{method}, {file.stem}"
+    return whole.encode("utf-8", "backslashreplace").decode()
 
 
 def _defined(table: SweepTable, max_utility_drop: float, seed: int) -> Analysis | None:
@@ -97,80 +133,118 @@ def _defined(table: SweepTable, max_utility_drop: float, seed: int) -> Analysis 
         return None
 
 
-def _transfers(files: list[Path], tables: Mapping[str, SweepTable], folder: Path) -> dict[Any, Transfer]:
+def _transfers(files: Mapping[str, Path], tables: Mapping[str, SweepTable]) -> dict[Any, Transfer]:
     found: dict[Any, Transfer] = {}
-    for file in files:
-        if (file.parent / TRAIN).exists():
-            name, train = _name(folder, file), SweepTable.load(file.parent / TRAIN)
-            for label, reduction in ((name, "sum"), (f"{name}, token mean", "mean")):
-                try:
-                    found[label] = transfer(train.reduced(reduction), tables[name].reduced(reduction))
-                except FitError:
-                    continue
+    for name, path in _beside(files, TRAIN).items():
+        train = SweepTable.load(path)
+        _check_source(path, _source(train), files[name], tables[name])
+        for label, reduction in ((name, "sum"), (f"{name}, token mean", "mean")):
+            try:
+                found[label] = transfer(train.reduced(reduction), tables[name].reduced(reduction))
+            except FitError:
+                continue
     return found
 
 
-def _manifolds(files: list[Path], analyses: Mapping[Key, Analysis], folder: Path) -> dict[Any, MeasuredDecay]:
+def _manifolds(
+    files: Mapping[str, Path], tables: Mapping[str, SweepTable], analyses: Mapping[Key, Analysis]
+) -> dict[Any, MeasuredDecay]:
     found: dict[Any, MeasuredDecay] = {}
-    for file in files:
-        path = file.parent / ACTIVATIONS
-        if not path.exists():
-            continue
+    for name, path in _beside(files, ACTIVATIONS).items():
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 factors, activations = data["factors"], data["activations"]
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise ArtifactError(f"{path} is broken ({error}): run again") from None
-        clean = activations[int(np.argmin(np.abs(factors)))]
-        name = _name(folder, file)
+                change = str(data["change"]) if "change" in data else ""
+            clean = activations[int(np.argmin(np.abs(factors)))]
+        except (ValueError, KeyError, IndexError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{path} is broken ({error}): {STALE}") from None
+        _check_source(path, {"id": change}, files[name], tables[name])
         found[name] = measured_decay(fit_manifold(clean), factors, list(activations), analyses[name].utility_fit)
     return found
 
 
-def _scores(files: list[Path], folder: Path) -> dict[Key, Mapping[str, float]]:
+def _scores(files: Mapping[str, Path], tables: Mapping[str, SweepTable]) -> dict[Key, Mapping[str, float]]:
     found: dict[Key, Mapping[str, float]] = {}
-    for file in files:
-        path = file.parent / SCORES
-        if path.exists():
-            try:
-                found[_name(folder, file)] = {str(k): float(v) for k, v in json.loads(path.read_text("utf-8")).items()}
-            except (ValueError, TypeError, AttributeError) as error:
-                raise ArtifactError(f"{path} is broken ({error}): run again") from None
+    for name, path in _beside(files, SCORES).items():
+        kept = _json(path)
+        _check_source(path, {"id": kept.get("change")}, files[name], tables[name])
+        try:
+            found[name] = {str(k): float(v) for k, v in kept.get("scores", kept).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"{path} is broken ({error}): {STALE}") from None
     return found
 
 
-def _promoted(files: list[Path], folder: Path) -> list[Table]:
+def _promoted(files: Mapping[str, Path], tables: Mapping[str, SweepTable]) -> list[Table]:
     rows: list[tuple[str, ...]] = []
-    for file in files:
-        path = file.parent / PROMOTED
-        if path.exists():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-                rows += [(_name(folder, file), side, *(repr(text) for text, _ in found[side])) for side in found]
-            except (ValueError, TypeError, AttributeError) as error:
-                raise ArtifactError(f"{path} is broken ({error}): run again") from None
+    for name, path in _beside(files, PROMOTED).items():
+        kept = _json(path)
+        _check_source(path, {"id": kept.pop("change", None)}, files[name], tables[name])
+        try:
+            rows += [(name, side, *(repr(text) for text, _ in kept[side])) for side in kept]
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(f"{path} is broken ({error}): {STALE}") from None
     if not rows:
         return []
     heads = ("Method", "under", *map(str, range(1, max(map(len, rows)) - 1)))
     return [Table("promoted", "Tokens that db promotes through the unembedding, best first", heads, tuple(rows))]
 
 
+def _beside(files: Mapping[str, Path], what: str) -> dict[str, Path]:
+    """Name of a method -> the file of that name beside its (first) sweep, where there is one."""
+    return {n: f.with_name(what) for n, f in files.items() if f.name == TEST and f.with_name(what).exists()}
+
+
+def _check_source(path: Path, source: Mapping[str, Any], sweep: Path, table: SweepTable) -> None:
+    """What does not name its change, as in earlier versions, is taken for the sweep's."""
+    if not same_change({**_source(table), **{k: v for k, v in source.items() if v}}, _source(table)):
+        raise ArtifactError(f"{path} is of another change than {sweep.name} beside it: {STALE}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is broken ({error}): {STALE}") from None
+    if not isinstance(kept, dict):
+        raise ArtifactError(f"{path} is broken (it holds a {type(kept).__name__}): {STALE}")
+    return kept
+
+
 def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: int, n_boot: int) -> dict[str, str]:
-    """What was run, for the head of the report."""
-    first = next(iter(tables.values()))
-    model = first.header.get("model", {})
-    origins = {name: table.header.get("artifact", {}).get("origin", {}) for name, table in tables.items()}
-    context = {
-        "model": f"{Path(str(model.get('name', 'unknown'))).name} ({model.get('architecture', 'unknown')})",
-        "device": f"{first.header.get('device', 'unknown')}, {first.header.get('dtype', 'unknown dtype')}",
-        "site": str(first.header.get("artifact", {}).get("site", "unknown")),
-        "test pairs": str(first.loss_pos.shape[1]),
+    """What was run, for the head of the report; what is not the same for all methods is said for each."""
+    headers = {name: table.header for name, table in tables.items()}
+    origins = {name: _source(table).get("origin") or {} for name, table in tables.items()}
+    return {
+        "model": _shared({name: _model(header) for name, header in headers.items()}),
+        "device": _shared({n: f"{h.get('device', 'unknown')}, {h.get('dtype', 'unknown dtype')}"
+                           for n, h in headers.items()}),
+        "site": _shared({name: str(_source(table).get("site", "unknown")) for name, table in tables.items()}),
+        "test pairs": _shared({name: _pairs(table) for name, table in tables.items()}),
         "budget": f"{nats(max_utility_drop)} of utility against m = 0",
         "bootstrap": f"{n_boot:,} draws over examples, seed {seed}",
-        "versions": ", ".join(f"{k} {v}" for k, v in first.header.get("versions", {}).items()),
+        "versions": _shared({n: ", ".join(f"{k} {v}" for k, v in h.get("versions", {}).items())
+                             for n, h in headers.items()}),
         "commit": _commit(),
-    }
-    return context | {f"training of {name}": _training(origin) for name, origin in origins.items()}
+    } | {f"training of {name}": _training(origin) for name, origin in origins.items()}  # fmt: skip
+
+
+def _shared(values: Mapping[str, str]) -> str:
+    """The value, or every value with the methods that have it."""
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return "; ".join(f"{v} ({', '.join(n for n in values if values[n] == v)})" for v in dict.fromkeys(values.values()))
+
+
+def _model(header: Mapping[str, Any]) -> str:
+    about = header.get("model", {})
+    weights = f", weights {about['weights'][:8]}" if isinstance(about.get("weights"), str) else ""
+    return f"{Path(str(about.get('name', 'unknown'))).name} ({about.get('architecture', 'unknown')}{weights})"
+
+
+def _pairs(table: SweepTable) -> str:
+    known = table.header.get("pairs_sha256")
+    return f"{table.loss_pos.shape[1]}" + (f" (hash {str(known)[:8]})" if known else "")
 
 
 def _training(origin: Mapping[str, Any]) -> str:

@@ -113,7 +113,7 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     longest = max(len(_named(label, analyses[label])) for label in fronts)
     figure.legend(
         loc="outside upper left", ncols=2 if longest <= 44 else 1, frameon=False, fontsize=8.5, alignment="left",
-        title=title or None, title_fontsize=11,
+        title=_plain(title) or None, title_fontsize=11,
     )  # fmt: skip
     _tidy(axes)
     return figure
@@ -137,7 +137,7 @@ def plot_manifold(measured: MeasuredDecay, title: str = "") -> Figure:
     lower.set_xlabel("Steering strength m")
     lower.set_ylim(bottom=0.0)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=11)
     for axes in (upper, lower):
         _tidy(axes)
     return figure
@@ -183,7 +183,7 @@ def _draw(
     low, high = curve.mean - interval[:, 0], interval[:, 1] - curve.mean
     axes.errorbar(
         curve.m, curve.mean, yerr=np.clip([low, high], 0.0, None), fmt=style["marker"], color=style["color"],
-        markersize=3.4, elinewidth=0.9, alpha=0.75, label=label,
+        markersize=3.4, elinewidth=0.9, alpha=0.75, label=_plain(label),
     )  # fmt: skip
     if fit is not None:
         m = np.linspace(*fit.m_range, 801)
@@ -220,12 +220,18 @@ def _shade(upper: Axes, lower: Axes, found: Analysis) -> None:
             axes.axvspan(low, high, color=REGION_SHADES[name], linewidth=0, zorder=0)
 
 
+def _plain(label: str) -> str:
+    """A label as matplotlib shows it: `$` is no mathematics, and a leading `_` does not hide it."""
+    text = " ".join(label.encode("utf-8", "backslashreplace").decode().split()).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def _named(label: str, found: Analysis) -> str:
     """A method with its strength, for a legend."""
     best = found.recommendation
     if best is None or best.m is None:
-        return label
-    return f"{label}: {'use' if best.reliable else 'not reliable:'} {best.strength}"
+        return _plain(label)
+    return f"{_plain(label)}: {'use' if best.reliable else 'not reliable:'} {best.strength}"
 
 
 def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, title: str) -> None:
@@ -250,14 +256,14 @@ def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, titl
     columns = 3 if max(len(handle.get_label()) for handle in handles) <= 36 else 2
     figure.legend(
         handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=8.5, alignment="left",
-        title=title or None, title_fontsize=11,
+        title=_plain(title) or None, title_fontsize=11,
     )  # fmt: skip
 
 
 def _undefined(analyses: Mapping[str, Analysis]) -> list[str]:
     """Undefined utility points, said on the figure whenever there are any."""
     return [
-        f"{label}: {found.utility.n_undefined} of {found.utility.n_points} utility points undefined"
+        f"{_plain(label)}: {found.utility.n_undefined} of {found.utility.n_points} utility points undefined"
         for label, found in analyses.items()
         if found.utility.n_undefined
     ]

@@ -15,7 +15,7 @@ from . import plots, tables
 from .generalisation import Transfer
 from .manifold import MeasuredDecay
 from .pipeline import Analysis
-from .tables import Key, Table
+from .tables import Key, Table, escaped
 
 OWN_FIGURES = ("curves_", "front_", "manifold_")
 STYLE = "\n".join(
@@ -87,9 +87,10 @@ def write_report(
         raise FitError("There is no analysis to report; give at least one.")
     base = Path(folder)
     found = [*report_tables(analyses, transfers, scores), *more]
-    curves = [tables.curve_table(_file_name(key), one) for key, one in analyses.items()]
+    stems = file_stems([*analyses, *(manifolds or {})])
+    curves = [tables.curve_table(stems[key], one) for key, one in analyses.items()]
     written = [write_text(base / "tables" / f"{table.name}.csv", table.csv()) for table in (*found, *curves)]
-    figures = _figures(base / "figures", analyses, manifolds or {})
+    figures = _figures(base / "figures", analyses, manifolds or {}, stems)
     page = write_text(base / "report.html", _html(title, context or {}, analyses, found, figures))
     text = write_text(base / "report.md", _markdown(title, context or {}, analyses, found, figures))
     paths = tuple(path for _, pair in figures for path in pair)
@@ -100,7 +101,7 @@ def write_report(
 
 
 def _figures(
-    folder: Path, analyses: Mapping[Key, Analysis], manifolds: Mapping[Key, MeasuredDecay]
+    folder: Path, analyses: Mapping[Key, Analysis], manifolds: Mapping[Key, MeasuredDecay], stems: Mapping[Key, str]
 ) -> list[tuple[str, tuple[Path, Path]]]:
     """(caption, (png, svg)) of every figure: all methods together, the front, each method alone, the manifolds."""
     named = {tables.label(key): one for key, one in analyses.items()}
@@ -116,15 +117,25 @@ def _figures(
     for key, one in analyses.items():
         name = tables.label(key)
         caption = f"Preference and utility of {name}; undefined points: {one.undefined}"
-        made.append((caption, f"curves_{_file_name(key)}", plots.plot_curves({name: one})))
+        made.append((caption, f"curves_{stems[key]}", plots.plot_curves({name: one})))
     for key, measured in manifolds.items():
         caption = f"Measured and fitted decay of {tables.label(key)}"
-        made.append((caption, f"manifold_{_file_name(key)}", plots.plot_manifold(measured)))
+        made.append((caption, f"manifold_{stems[key]}", plots.plot_manifold(measured)))
     return [(caption, plots.save_figure(figure, folder / stem)) for caption, stem, figure in made]
 
 
-def _file_name(key: Key) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", tables.label(key))
+def file_stems(keys: Sequence[Key]) -> dict[Key, str]:
+    """A stem of a file name for each key: its label, other characters as `_`, and a number where two would be one."""
+    found: dict[Key, str] = {}
+    taken = {f"all_{reduction}" for reduction in ("sum", "mean")}  # figures of all methods together
+    for key in dict.fromkeys(keys):
+        plain = stem = re.sub(r"[^A-Za-z0-9._-]+", "_", tables.label(key))
+        number = 2
+        while stem.lower() in taken:  # some file systems do not tell cases apart
+            stem, number = f"{plain}-{number}", number + 1
+        taken.add(stem.lower())
+        found[key] = stem
+    return found
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -170,12 +181,12 @@ def _markdown(
     title: str, context: Mapping[str, str], analyses: Mapping[Key, Analysis], found: list[Table],
     figures: list[tuple[str, tuple[Path, Path]]],
 ) -> str:  # fmt: skip
-    parts = [f"# {title}\n"]
+    parts = [f"# {escaped(title)}\n"]
     if context:
-        parts.append("\n".join(f"- {name}: {value}" for name, value in context.items()) + "\n")
+        parts.append("\n".join(f"- {escaped(name)}: {escaped(str(value))}" for name, value in context.items()) + "\n")
     for key, one in analyses.items():
         lines = "\n".join(f"- {note}" for note in (_undefined(one), *one.notes))
-        parts.append(f"## {tables.label(key)}\n\n{lines}\n")
+        parts.append(f"## {escaped(tables.label(key))}\n\n{lines}\n")
     parts += [f"## {table.title}\n\n{table.markdown()}" for table in found]
-    parts += [f"![{caption}](figures/{png.name})\n" for caption, (png, _) in figures]
+    parts += [f"![{escaped(caption)}](figures/{png.name})\n" for caption, (png, _) in figures]
     return "\n".join(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,9 +35,13 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
-    def markdown(self) -> str:
-        """A Markdown table with padded columns, so that it reads well in a terminal too."""
-        cells = [list(self.columns), *([_shown(cell).replace("|", "\\|") for cell in row] for row in self.rows)]
+    def markdown(self, escape: bool = True) -> str:
+        """A Markdown table with padded columns, so that it reads well in a terminal too.
+
+        Args:
+            escape: show texts as they are; False where they hold markup on purpose.
+        """
+        cells = [[_in_markdown(cell, escape) for cell in row] for row in (self.columns, *self.rows)]
         widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(self.columns))]
         numeric = [self._numeric(i) for i in range(len(self.columns))]
         rule = [("-" * (w - 1) + ":") if right else "-" * w for w, right in zip(widths, numeric, strict=True)]
@@ -74,6 +79,16 @@ class Table:
 
     def _numeric(self, column: int) -> bool:
         return bool(self.rows) and not any(isinstance(row[column], str) for row in self.rows)
+
+
+def escaped(text: str) -> str:
+    """A text as Markdown shows it, on one line: nothing in it is markup. An underscore inside a word is none anyway."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*\[\]<>|$~&#])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda m: f"\\{m[0]}", line)
+
+
+def _in_markdown(cell: Cell, escape: bool) -> str:
+    return escaped(cell) if escape and isinstance(cell, str) else _shown(cell).replace("|", "\\|")
 
 
 def _shown(cell: Cell) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..models.identity import same_weights
 from .change import Change
 from .forms import LinearDelta, from_tensors
 from .lowrank import factorised
@@ -88,6 +89,8 @@ def _check_same_place(first: Change, second: Change) -> None:
     ):
         if a != b:
             raise ConfigError(f"the two changes have not the same {what} ({a} and {b}): attach both instead")
+    if not same_weights(first.model, second.model):
+        raise ConfigError("the two changes were made for models of one shape but of other weights: they have no sum")
     if "vector" not in (first.form, second.form) and first.delta.d_in != second.delta.d_in:
         raise ConfigError(f"the two changes have input widths {first.delta.d_in} and {second.delta.d_in}")
 

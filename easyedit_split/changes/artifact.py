@@ -7,17 +7,19 @@ On disk: `layer_<l>.safetensors`, the parameters and a JSON header. The vector f
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, field
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import ArtifactError, ConfigError, SteeringError
-from ..models.identity import describe_model
+from ..models.identity import adds_at_block_output, check_model
 from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, resolve_site
-from ..storage.files import read_tensors, write_bytes, write_tensors
+from ..storage.files import checksum, read_tensors, write_bytes, write_tensors
 from . import arithmetic
 from .attach import Handle, Strength, attach, check_fit
 from .forms import LinearDelta, from_tensors
@@ -48,37 +50,54 @@ class SteeringArtifact:
     def form(self) -> str:
         return self.delta.form
 
-    def attach(self, model: CausalLM, m: Any = None, *, m1: Any = None, m2: Any = None) -> Handle:
+    @property
+    def id(self) -> str:
+        """The change itself in 16 letters: parameters, form, site and positions."""
+        place = json.dumps([self.form, asdict(self.site), asdict(self.positions)])
+        return checksum(place, self.delta.tensors())[:16]
+
+    def attach(
+        self, model: CausalLM, m: Any = None, *, m1: Any = None, m2: Any = None, any_model: bool = False
+    ) -> Handle:
         """Steer `model` with strength `m` until the returned handle is removed (it is a context manager).
 
+        Args:
+            any_model: accept other weights than those the change was made for.
+
         Raises:
-            ArtifactError: the model's architecture, depth or width is another.
+            ArtifactError: the model is another one (see `check_model`).
             ConfigError: a strength that is not finite, or not a number or `(B,)`.
         """
-        return attach(model, self.delta, self.resolve(model), m, m1=m1, m2=m2, positions=self.positions)
+        return attach(model, self.delta, self.resolve(model, any_model), m, m1=m1, m2=m2, positions=self.positions)
 
     def merge(
-        self, model: CausalLM, m: float | None = None, *, m1: float | None = None, m2: float | None = None
+        self,
+        model: CausalLM,
+        m: float | None = None,
+        *,
+        m1: float | None = None,
+        m2: float | None = None,
+        any_model: bool = False,
     ) -> Merge:
         """Write the change into `model`'s weights; `.undo()` of the result restores them bit for bit.
 
         Raises:
+            ArtifactError: the model is another one (see `check_model`).
             NotMergeableError: the change cannot be written into the weights; the message says what to do instead.
         """
-        return merge(self.delta, self.resolve(model), self.positions, Strength(m, m1=m1, m2=m2))
+        site = self.resolve(model, any_model)
+        return merge(model, self.delta, site, self.positions, Strength(m, m1=m1, m2=m2))
 
-    def resolve(self, model: CausalLM) -> ResolvedSite:
-        """The site in `model`, after checking that the change was made for such a model."""
-        here = describe_model(model)
-        for key in ("architecture", "layers", "width"):
-            if key in self.model and self.model[key] != here[key]:
-                raise ArtifactError(
-                    f"the change was made for {_named(self.model)} but the model is {_named(here)}: "
-                    "use it with the model it was made for"
-                )
+    def resolve(self, model: CausalLM, any_model: bool = False) -> ResolvedSite:
+        """The site in `model`, after checking that the change was made for it (`check_model`)."""
+        check_model(self.model, model, self.site.layer, any_model)
         resolved = resolve_site(model, self.site)
         check_fit(self.delta, resolved)
         return resolved
+
+    def for_any_model(self) -> SteeringArtifact:
+        """The same change, to be used with other weights than those it was made for."""
+        return replace(self, model={k: v for k, v in self.model.items() if k != "weights"})
 
     def save(self, folder: str | Path) -> Path:
         """Write into `folder`, atomically; returns the path of the safetensors file."""
@@ -86,8 +105,11 @@ class SteeringArtifact:
         path = folder / f"layer_{self.site.layer}.safetensors"
         header = {
             "format_version": FORMAT_VERSION, "form": self.form, "site": asdict(self.site),
-            "positions": asdict(self.positions), "model": self.model, "origin": self.origin,
+            "positions": asdict(self.positions), "model": self.model, "origin": self.origin, "id": self.id,
         }  # fmt: skip
+        if not self.acts_at_block_output:
+            with suppress(OSError):  # then the file below cannot be written either
+                path.with_suffix(".pt").unlink(missing_ok=True)  # of the change that is replaced
         if self.acts_at_block_output:
             plain = io.BytesIO()  # torch.save to a full disk raises no OSError
             torch.save(self.delta.tensors()["db"].cpu().clone(), plain)
@@ -97,7 +119,7 @@ class SteeringArtifact:
     @property
     def acts_at_block_output(self) -> bool:
         """Whether this is a vector that may as well be added to the block's output (EasyEdit's convention)."""
-        plain_mlp = self.site.component == "mlp.down_proj" and self.model.get("norm_after_mlp") is False
+        plain_mlp = self.site.component == "mlp.down_proj" and adds_at_block_output(self.model)
         return self.form == "vector" and (self.site.component == "residual" or plain_mlp)
 
     @classmethod
@@ -169,8 +191,3 @@ def _artifact_file(path: Path, layer: int | None) -> Path:
     if len(files) > 1:
         raise ArtifactError(f"{path} holds {held}: choose one with layer= (on the command line layers=[N])")
     return files[0]
-
-
-def _named(model: dict[str, Any]) -> str:
-    name, kind, depth, width = (model.get(k, "unknown") for k in ("name", "architecture", "layers", "width"))
-    return f"{name} ({kind}, {depth} layers of width {width})"

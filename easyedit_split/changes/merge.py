@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,21 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, NotMergeableError
+from ..models.identity import mlp_adds_to_stream
 from ..models.parts import linear_shape
 from ..models.sites import ResolvedSite
-from .attach import Strength
+from ..models.weights import merged
+from .attach import Strength, handles_on
 from .forms import LinearDelta
 from .positions import Positions
 
 
 @dataclass
 class Merge:
-    """An edit of one linear module. `added_bias`: the layer had none, so a saved checkpoint would drop it silently."""
+    """An edit of one linear module. `added_bias`: the layer had none, so a saved checkpoint would drop it silently.
+    `first`: the module held no merged change before."""
 
     module: Any
     before: dict[str, Tensor]
     after: dict[str, Tensor]
     added_bias: bool
+    first: bool = True
     done: bool = True
 
     def undo(self) -> None:
@@ -42,10 +47,12 @@ class Merge:
                 getattr(self.module, name).copy_(value)
         if self.added_bias:
             self.module.bias = None
+        if self.first:
+            merged.discard(self.module)
         self.done = False
 
 
-def merge(delta: LinearDelta, site: ResolvedSite, positions: Positions, strength: Strength) -> Merge:
+def merge(model: Any, delta: LinearDelta, site: ResolvedSite, positions: Positions, strength: Strength) -> Merge:
     """Edit the weights at `site` in place.
 
     Raises:
@@ -58,7 +65,7 @@ def merge(delta: LinearDelta, site: ResolvedSite, positions: Positions, strength
             f"the change steers positions {positions.rule!r} only, and weights act on every token: "
             "attach it instead, or train with positions='all'"
         )
-    module = mergeable_linear(site)
+    module = mergeable_linear(model, site)
     if module.weight.is_meta:
         raise NotMergeableError(
             f"the weights of {site.site} are offloaded: attach the change, or load without device_map"
@@ -77,8 +84,8 @@ def merge(delta: LinearDelta, site: ResolvedSite, positions: Positions, strength
     return _apply(module, after, added)
 
 
-def mergeable_linear(site: ResolvedSite) -> Any:
-    """The module whose weights carry the site.
+def mergeable_linear(model: Any, site: ResolvedSite) -> Any:
+    """The module of `model` whose weights carry the site.
 
     Raises:
         NotMergeableError: there is none, or its weights cannot be edited.
@@ -86,6 +93,11 @@ def mergeable_linear(site: ResolvedSite) -> Any:
     if site.linear is None:
         raise NotMergeableError(
             f"{site.site} lies behind a norm, so no weight carries it: attach it instead, or train at 'mlp.down_proj'"
+        )
+    if site.is_residual and not _reaches_stream(model, site.site.layer):
+        raise NotMergeableError(
+            f"{site.site}: the feed-forward's output is changed (by a norm or a multiplier) before it joins the "
+            "stream, so no weight carries it: attach it instead, or train at 'mlp.down_proj'"
         )
     weight = getattr(site.linear, "weight", None)
     plain = isinstance(site.linear, nn.Linear) or hasattr(site.linear, "nx")
@@ -99,6 +111,13 @@ def mergeable_linear(site: ResolvedSite) -> Any:
             "attach the change instead, or load the model unquantised"
         )
     return site.linear
+
+
+def _reaches_stream(model: Any, layer: int) -> bool:
+    with ExitStack() as stack:
+        for handle in handles_on(model):
+            stack.enter_context(handle.silenced())
+        return mlp_adds_to_stream(model, layer)
 
 
 def _scalars(strength: Strength) -> tuple[float, float]:
@@ -127,4 +146,7 @@ def _apply(module: Any, after: dict[str, Tensor], added_bias: bool) -> Merge:
                 module.bias = nn.Parameter(value.clone(), requires_grad=False)
             else:
                 getattr(module, name).copy_(value)
-    return Merge(module, before, after, added_bias)
+    first = bool(after) and module not in merged
+    if first:
+        merged.add(module)
+    return Merge(module, before, after, added_bias, first)

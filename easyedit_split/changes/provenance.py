@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.pairs import PreferencePair, pairs_hash
+from .change import Change
 
 
 def origin_of(
@@ -20,6 +21,11 @@ def origin_of(
         "concept_id": pairs[0].concept_id if pairs else None,
         "chat": chat, "system_prompt": system_prompt, "versions": versions(),
     }  # fmt: skip
+
+
+def source_of(artifact: Change) -> dict[str, Any]:
+    """What a file that was made from a change says of it."""
+    return {"id": artifact.id, "form": artifact.form, "site": str(artifact.site), "origin": artifact.origin}
 
 
 def versions() -> dict[str, str]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.pairs import PreferencePair, flat_pairs, load_pairs
-from ..errors import ConfigError
+from ..errors import ArtifactError, ConfigError
 from ..settings.files import flatten_sections, hyperparameters, read_yaml
 from ..settings.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
+
+FAR = 10.0  # times the largest trained factor
 
 
 def hparams_options(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,16 @@ def checkpoint_option(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="keep progress on disk this often, to go on after a crash (default 20)",
     )
+
+
+def any_model_option(parser: argparse.ArgumentParser) -> None:
+    """`--any-model`."""
+    parser.add_argument("--any-model", action="store_true", help="accept other weights than the change was made for")
+
+
+def given_keys(arguments: argparse.Namespace) -> list[str]:
+    """Keys that were given on the command line itself."""
+    return [item.partition("=")[0] for item in arguments.settings if "=" in item]
 
 
 def settings(arguments: argparse.Namespace) -> Hyperparameters:
@@ -85,18 +99,52 @@ def load(hp: Hyperparameters) -> tuple[Any, Any]:
 
     if not hp.model_name_or_path:
         raise ConfigError("no model named: set model_name_or_path=FOLDER (or model_name_or_path=demo)")
-    return load_model(hp.model_name_or_path, dtype=hp.dtype, device=own_device(hp.device), device_map=hp.device_map)
+    device = own_device(hp.device)
+    model, tokenizer = load_model(hp.model_name_or_path, dtype=hp.dtype, device=device, device_map=hp.device_map)
+    if hp.use_chat_template and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            f"the tokenizer of {hp.model_name_or_path} has no chat template: set use_chat_template=false, so that "
+            "questions are put as they are"
+        )
+    return model, tokenizer
 
 
-def load_artifact(folder: str, hp: Hyperparameters) -> SteeringArtifact:
+def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> SteeringArtifact:
     """The change in a folder that `train` wrote; `layers=[N]` says which, where there are several.
+
+    Args:
+        any_model: it may be used with other weights than it was made for.
 
     Raises:
         ArtifactError: see `SteeringArtifact.load`.
     """
     from ..changes.artifact import SteeringArtifact
 
-    return SteeringArtifact.load(folder, hp.layers[0] if len(hp.layers) == 1 else None)
+    artifact = SteeringArtifact.load(folder, hp.layers[0] if len(hp.layers) == 1 else None)
+    return artifact.for_any_model() if any_model else artifact
+
+
+def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[float]) -> list[str]:
+    """A note for each strength past what the change was swept over, or, where it was not swept, far past what it was
+    trained with."""
+    from ..changes.provenance import source_of
+    from ..folders import same_change, sweeps_in
+    from ..sweeps.table import SweepTable
+
+    home = folder if folder.is_dir() else folder.parent
+    own = []
+    for file in sweeps_in(home):
+        with suppress(ArtifactError):  # a broken sweep says nothing of the change
+            table = SweepTable.load(file)
+            own += [table] if same_change(table.header.get("artifact") or {}, source_of(artifact)) else []
+    if own:
+        low, high = min(float(t.factors.min()) for t in own), max(float(t.factors.max()) for t in own)
+        said = f"the change was swept from {low:g} to {high:g}, and what it does past that was not measured"
+        return [f"m = {m:g} is past the sweep: {said}" for m in strengths if not low <= m <= high]
+    trained = artifact.origin.get("config", {}).get("steering_factors", ())
+    most = FAR * max((abs(float(f)) for f in trained), default=math.inf)
+    said = f"the change was trained at up to {most / FAR:g}, and not swept"
+    return [f"m = {m:g} is far past the training: {said}" for m in strengths if abs(m) > most]
 
 
 def data(hp: Hyperparameters, key: str) -> list[PreferencePair]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,10 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: str, folder: Path) -> _Form:
     from ..analysis import analyse
+    from ..changes.provenance import source_of
+    from ..folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, changes_in, clear, same_change
     from ..generation import generate
-    from ..run_folder import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, save_activations, save_promoted
+    from ..run_folder import save_activations, save_promoted, save_scores
     from ..scoring.activations import collect_activations
-    from ..storage.files import write_text
     from ..sweeps.run import sweep
     from ..training.from_settings import train_from
 
@@ -87,12 +87,14 @@ def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: 
     start = time.monotonic()
     ((_, artifact),) = train_from(hp, model, tokenizer, pairs, progress=True)
     seconds = time.monotonic() - start
+    if not all(same_change(kept, source_of(artifact)) for kept in changes_in(folder / form).values()):
+        clear(folder / form)  # of another task
     artifact.save(folder / form)
     table = sweep(model, tokenizer, test, artifact, GRID, "sum", progress=True)
     table.save(folder / form / TEST)
     sweep(model, tokenizer, pairs[:TRAIN_SWEPT], artifact, GRID, "sum", progress=True).save(folder / form / TRAIN)
     activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
-    save_activations(folder / form / ACTIVATIONS, ALONG, activations)
+    save_activations(folder / form / ACTIVATIONS, ALONG, activations, artifact.id)
     save_promoted(folder / form / PROMOTED, model, tokenizer, artifact)
     analysis = analyse(table, BUDGET)
     m = analysis.recommendation.m if analysis.recommendation else None
@@ -101,7 +103,7 @@ def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: 
     with artifact.attach(model, m):
         texts = generate(model, tokenizer, [p.question for p in test])
     scores = _scores(task, test, texts)
-    write_text(folder / form / SCORES, json.dumps(scores))
+    save_scores(folder / form / SCORES, scores, m, artifact.id)
     return _Form(form, seconds, artifact, table, analysis, m, texts, scores)
 
 

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .common import data, hparams_options, load, load_artifact, output_dir, print_table, settings
+from ..folders import EVALUATION, beside
+from ..storage.files import write_text
+from .common import (
+    any_model_option,
+    data,
+    far_strengths,
+    hparams_options,
+    load,
+    load_artifact,
+    output_dir,
+    print_table,
+    settings,
+)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -23,38 +37,82 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--rubric", action="append", default=[], metavar="NAME",
         help="ask a judge: concept, instruct, fluency, power_seeking; may be repeated",
     )  # fmt: skip
+    any_model_option(parser)
     hparams_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..changes.provenance import source_of
+    from ..evaluation.accuracy import has_fixed_answers
     from ..evaluation.rubrics import rubric
-    from ..storage.files import write_text
+    from ..folders import check_home
 
     for name in arguments.rubric:
         rubric(name)
     hp = settings(arguments)
     folder, pairs = output_dir(hp), data(hp, "test_data")
     judge = _judge(hp, arguments.rubric)
-    artifact = load_artifact(arguments.artifact, hp) if arguments.artifact else None
-    model, tokenizer = load(hp)
+    artifact = load_artifact(arguments.artifact, hp, arguments.any_model) if arguments.artifact else None
     strengths = (arguments.m or [0.0, 1.0]) if artifact else [0.0]
+    if artifact:
+        check_home(folder, source_of(artifact))
+        for note in far_strengths(Path(arguments.artifact), artifact, strengths):
+            print(f"note: {note}")
+    model, tokenizer = load(hp)
     runs = [_texts(hp, model, tokenizer, pairs, artifact, m) for m in strengths]
     found = [
         {"m": m, **_without_judge(hp, model, tokenizer, pairs, texts)} for m, texts in zip(strengths, runs, strict=True)
     ]
+    if not has_fixed_answers(pairs):
+        print("note: the answers of these data are open-ended, so texts have no accuracy; likelihoods have: see sweep")
     if judge is not None:
         _add_judged(found, judge, arguments.rubric, pairs, runs)
     names = list(dict.fromkeys(name for row in found for name in row))
     print_table(names, [[_cell(row.get(name)) for name in names] for row in found])
-    path = write_text(folder / "evaluation.json", json.dumps(found, indent=1) + "\n")
-    rows = [
-        json.dumps({"m": m, "question": p.question, "text": t}, ensure_ascii=False)
-        for m, texts in zip(strengths, runs, strict=True)
-        for p, t in zip(pairs, texts, strict=True)
-    ]
-    kept = write_text(folder / "generations.jsonl", "\n".join(rows) + "\n")
+    about = _made_from(hp, model, pairs, artifact)
+    path, kept = _write(folder, hp.overwrite, about, found, pairs, runs)
     print(f"{len(pairs)} questions at {len(strengths)} strengths -> {path}, {kept}")
     return 0
+
+
+def _made_from(hp: Any, model: Any, pairs: Any, artifact: Any) -> dict[str, Any]:
+    """What every line of the files says it was made from."""
+    from ..data.pairs import pairs_hash
+    from ..models.identity import model_fingerprint
+
+    settings = [hp.use_chat_template, hp.system_prompt, hp.max_new_tokens, hp.seed, hp.dtype]
+    return {
+        "change": artifact.id if artifact else None, "weights": model_fingerprint(model),
+        "pairs_sha256": pairs_hash(pairs), "settings": hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16],
+    }  # fmt: skip
+
+
+def _write(
+    folder: Path,
+    overwrite: bool,
+    about: dict[str, Any],
+    found: list[dict[str, Any]],
+    pairs: Any,
+    runs: list[list[str]],
+) -> tuple[Path, Path]:
+    """The scores and the texts; beside those of other texts, under names of their own."""
+    run = hashlib.sha256(json.dumps([about, [row["m"] for row in found]]).encode()).hexdigest()
+    path = beside(folder / EVALUATION, run, _run_of(folder / EVALUATION), overwrite)
+    texts_path = path.with_name(path.name.replace("evaluation", "generations")).with_suffix(".jsonl")
+    rows = [
+        json.dumps({"m": row["m"], "question": p.question, "text": t, **about}, ensure_ascii=False)
+        for row, texts in zip(found, runs, strict=True)
+        for p, t in zip(pairs, texts, strict=True)
+    ]
+    write_text(path, json.dumps([{**row, **about, "run": run} for row in found], indent=1) + "\n")
+    return path, write_text(texts_path, "\n".join(rows) + "\n")
+
+
+def _run_of(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))[0]["run"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _judge(hp: Any, rubrics: list[str]) -> Any:
@@ -80,13 +138,14 @@ def _texts(hp: Any, model: Any, tokenizer: Any, pairs: Any, artifact: Any, m: fl
 
 
 def _without_judge(hp: Any, model: Any, tokenizer: Any, pairs: Any, texts: list[str]) -> dict[str, Any]:
-    from ..evaluation.accuracy import generation_accuracy
+    from ..evaluation.accuracy import generation_accuracy, has_fixed_answers
     from ..evaluation.perplexity import perplexity
     from ..evaluation.text import text_measures
 
-    right, answered = generation_accuracy(texts, pairs)
     shared = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt}
-    found: dict[str, Any] = {"accuracy": right, "answered": answered}
+    found: dict[str, Any] = {}
+    if has_fixed_answers(pairs):
+        found["accuracy"], found["answered"] = generation_accuracy(texts, pairs)
     found["perplexity"] = perplexity(model, tokenizer, [p.question for p in pairs], texts, **shared)
     return {**found, **text_measures(texts)}
 

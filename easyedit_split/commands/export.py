@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import hparams_options, load, load_artifact, settings
+from .common import any_model_option, hparams_options, load, load_artifact, settings
 
 if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
@@ -32,12 +32,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--energy", type=float, metavar="E", help="peft, local weight: the share of |dW|^2 to keep")
     parser.add_argument("--lora-bias", action="store_true", help="peft: db as lora_bias, which vLLM does not read")
     parser.add_argument("--shard", default="5GB", metavar="SIZE", help="hf: size of a shard (default 5GB)")
+    any_model_option(parser)
     hparams_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     hp = settings(arguments)
-    artifact = load_artifact(arguments.artifact, hp)
+    artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
     write = {"hf": _hf, "peft": _peft, "gguf": _gguf, "easyedit": _easyedit}[arguments.to]
     print(write(arguments, hp, artifact))
     return 0
@@ -76,12 +77,21 @@ def _gguf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Steering
 
 
 def _easyedit(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
-    from ..errors import NotMergeableError
+    from ..changes.provenance import source_of
+    from ..errors import ArtifactError, NotMergeableError
+    from ..folders import check_home, clear
 
     if not artifact.acts_at_block_output:
         raise NotMergeableError(
             f"EasyEdit's file is a vector added to a block's output, and form {artifact.form!r} at {artifact.site} "
             "is not: use the methods this package registers in EasyEdit, or export to hf"
         )
-    path = artifact.scaled(arguments.m).save(Path(arguments.out)).with_suffix(".pt")
+    scaled = artifact.scaled(arguments.m)
+    try:
+        check_home(Path(arguments.out), source_of(scaled))
+    except ArtifactError:
+        if not hp.overwrite:
+            raise
+        clear(Path(arguments.out))
+    path = scaled.save(Path(arguments.out)).with_suffix(".pt")
     return f"vector of layer {artifact.site.layer}, m = {arguments.m:g} -> {path}"

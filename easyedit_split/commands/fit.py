@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .common import print_table
+
+if TYPE_CHECKING:
+    from ..sweeps.table import SweepTable
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -18,12 +22,11 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ..analysis.pipeline import analyse
     from ..analysis.plots import plot_curves, save_figure
-    from ..run_folder import TEST
-    from ..sweeps.table import SweepTable
+    from ..run_folder import load_sweeps
 
     analyses = {}
-    for path in arguments.sweeps:
-        table = SweepTable.load(Path(path) / TEST if Path(path).is_dir() else path)
+    tables = {name: table for given in arguments.sweeps for name, table in _named(given, load_sweeps(given)).items()}
+    for path, table in tables.items():
         analyses[path] = analyse(table.reduced(arguments.reduction or table.reduction), arguments.max_utility_drop)
     for path, found in analyses.items():
         print(f"{path}: {found.n_examples} pairs, nats ({found.reduction}); undefined: {found.undefined}")
@@ -39,3 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         print("figure: " + ", ".join(map(str, save_figure(plot_curves(analyses), arguments.plot))))
     return 0
+
+
+def _named(given: str, tables: dict[Path, SweepTable]) -> dict[str, SweepTable]:
+    """A single sweep has the name that was given."""
+    return {given if len(tables) == 1 else str(file): table for file, table in tables.items()}

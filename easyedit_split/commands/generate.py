@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from .common import hparams_options, load, load_artifact, settings
+from .common import any_model_option, far_strengths, hparams_options, load, load_artifact, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a question; may be repeated")
     parser.add_argument("--prompts", metavar="FILE", help="a text file, one question a line")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
+    any_model_option(parser)
     hparams_options(parser)
 
 
@@ -25,9 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     hp = settings(arguments)
     prompts = _prompts(arguments)
-    artifact = load_artifact(arguments.artifact, hp) if arguments.artifact else None
-    model, tokenizer = load(hp)
+    artifact = load_artifact(arguments.artifact, hp, arguments.any_model) if arguments.artifact else None
     strengths = arguments.m or list(hp.multipliers) if artifact else [0.0]
+    if artifact:
+        for note in far_strengths(Path(arguments.artifact), artifact, strengths):
+            print(f"note: {note}")
+    model, tokenizer = load(hp)
     for m in strengths:
         attached = artifact.attach(model, m) if artifact else contextlib.nullcontext()
         shared = {
@@ -59,4 +63,6 @@ def _prompts(arguments: argparse.Namespace) -> list[str]:
         prompts += [line for line in text.splitlines() if line.strip()]
     if not prompts:
         raise ConfigError("no question given: use --prompt TEXT or --prompts FILE")
+    if not all(prompt.strip() for prompt in prompts):
+        print("note: a prompt is empty: what follows it answers no question, only the chat template around it")
     return prompts

@@ -22,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="CELLS", help="reviews, '*/split_*', …; repeatable"
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the cells that would run, and run none")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells that would run, and how long")
     parser.add_argument("--jobs", type=int, help="processes (default: the cores for the demo model, else 1)")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: cells on a Ray cluster")
     parser.add_argument("--address", help="the Ray cluster's address (default: start one on this machine)")
@@ -49,21 +49,22 @@ def _run(arguments: argparse.Namespace, settings: GridSettings) -> int:
     import torch
 
     from ..reproduce.output import write_outputs
-    from ..reproduce.run import judge_cost, plan, run_tasks
+    from ..reproduce.run import judge_cost, plan, run_tasks, time_needed
 
     elsewhere = arguments.engine == "ray" and not torch.cuda.is_available()
-    found = plan(settings, arguments.only, "cpu" if elsewhere else None)
+    found = plan(settings, arguments.only, "cpu" if elsewhere else None, arguments.dry_run)
     for note in found.notes:
         print(f"note: {note}")
     print(f"{len(found.tasks)} cells, {len(found.to_run)} to run (the others are done and their inputs are the same)")
     cost = judge_cost(found.to_run)
     if cost:
         print(f"note: {cost}")
+    jobs = arguments.jobs or (os.cpu_count() or 1 if settings.model == "demo" else 1)
     if arguments.dry_run:
+        print(f"time: {time_needed(found, jobs)}")
         print_table(["cell", "state"], [[t.cell.key, "to run" if t in found.to_run else "done"] for t in found.tasks])
         return 0
     start = time.monotonic()
-    jobs = arguments.jobs or (os.cpu_count() or 1 if settings.model == "demo" else 1)
     engine = _ray(found.to_run, arguments.address) if arguments.engine == "ray" and found.to_run else None
     jobs = min(jobs, max(1, len(found.to_run)))
     failures = run_tasks(found.to_run, jobs, lambda text: print(text, flush=True), engine)

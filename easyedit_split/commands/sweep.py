@@ -5,34 +5,63 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import checkpoint_option, data, hparams_options, load, load_artifact, output_dir, print_table, settings
+from ..errors import ConfigError
+from .common import (
+    any_model_option,
+    checkpoint_option,
+    data,
+    given_keys,
+    hparams_options,
+    load,
+    load_artifact,
+    output_dir,
+    print_table,
+    settings,
+)
+
+OTHER_STRENGTHS = ("steering_factors", "multipliers")  # keys with strengths that sweep does not read
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", required=True, metavar="DIR", help="the folder that train wrote")
-    parser.add_argument("--out", metavar="FILE", help="the table to write (default: sweep.parquet in output_dir)")
+    parser.add_argument(
+        "--out", metavar="FILE",
+        help="the table to write (default: sweep.parquet in output_dir; a second sweep of other settings goes beside "
+        "it as sweep-<settings>.parquet)",
+    )  # fmt: skip
+    any_model_option(parser)
     checkpoint_option(parser)
     hparams_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    wrong = [key for key in given_keys(arguments) if key in OTHER_STRENGTHS]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} is not read by sweep: its strengths are factors, as in factors=[-4,-2,0,2,4]")
+
     import numpy as np
 
+    from ..changes.provenance import source_of
     from ..distributed import processes, rank
+    from ..folders import TEST, sweep_file
     from ..storage.locks import folder_lock
-    from ..sweeps.run import sweep
+    from ..sweeps.run import sweep, sweep_header
+    from ..sweeps.table import settings_id
 
     hp = settings(arguments)
-    artifact = load_artifact(arguments.artifact, hp)
+    artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
     pairs = data(hp, "test_data")
-    target = Path(arguments.out or output_dir(hp) / "sweep.parquet")
-    partial = target.with_name(f".{target.name}.partial")
-    factors = hp.factors or np.linspace(-20, 20, 41)
+    target = Path(arguments.out or output_dir(hp) / TEST)
+    factors = np.array(hp.factors or np.linspace(-20, 20, 41))
     with processes(folder_lock(target.parent)):
         model, tokenizer = load(hp)
+        artifact.resolve(model)
+        plan = settings_id(sweep_header(model, tokenizer, pairs, artifact), factors, hp.reduction)
+        target = sweep_file(target, bool(arguments.out), source_of(artifact), plan, hp.overwrite)
+        partial = target.with_name(f".{target.name}.partial")
         table = sweep(
             model, tokenizer, pairs, artifact, factors, hp.reduction,
-            progress=True, partial=partial, partial_seconds=arguments.checkpoint_seconds,
+            progress=True, partial=partial, partial_seconds=arguments.checkpoint_seconds, overwrite=hp.overwrite,
         )  # fmt: skip
         if rank() > 0:
             return 0

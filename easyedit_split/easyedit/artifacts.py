@@ -123,8 +123,9 @@ def why_no_plain_vector(artifact: SteeringArtifact) -> str:
     """Why EasyEdit's plain vector file would not be this change."""
     if artifact.site.component == "mlp.down_proj":
         return (
-            f"the vector of {artifact.site} is not a vector at the block's output, because a norm follows the "
-            "feed-forward in this model; train without intervention_components to have EasyEdit's layer_<l>.pt"
+            f"the vector of {artifact.site} is not a vector at the block's output, because a norm or a multiplier "
+            "follows the feed-forward in this model; train without intervention_components to have EasyEdit's "
+            "layer_<l>.pt"
         )
     return (
         f"the vector of {artifact.site} is not a vector at the block's output; train without "

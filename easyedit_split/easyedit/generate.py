@@ -68,6 +68,5 @@ def _settings(hparams: Any) -> Hyperparameters:
 
 def _save(artifact: SteeringArtifact, folder: Path) -> None:
     if artifact.form == "vector" and not artifact.acts_at_block_output:
-        (folder / f"layer_{artifact.site.layer}.pt").unlink(missing_ok=True)
         log.warning("EasyEdit's layer_%s.pt is not written: %s", artifact.site.layer, why_no_plain_vector(artifact))
     log.info("wrote %s", artifact.save(folder))

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from ..data.pairs import PreferencePair
 from ..errors import DataError
 
+MOST_WORDS = 3
+
 
 def likelihood_accuracy(loss_pos: ArrayLike, loss_neg: ArrayLike) -> float:
     """Share of pairs whose matching answer has the lower loss; a tie counts one half.
@@ -33,6 +35,11 @@ def starts_with_answer(text: str, answer: str) -> bool:
     """Whether `text` begins with `answer` as whole words; case and outer white space do not count."""
     wanted = re.escape(answer.strip())
     return re.match(rf"{wanted}(?!\w)", text.strip(), re.IGNORECASE) is not None
+
+
+def has_fixed_answers(pairs: Sequence[PreferencePair]) -> bool:
+    """Whether every answer is a word or three, as "Yes" or "(A)", so that a text can be expected to begin with it."""
+    return all(len(answer.split()) <= MOST_WORDS for p in pairs for answer in (p.matching, p.not_matching))
 
 
 def generation_accuracy(texts: Sequence[str], pairs: Sequence[PreferencePair]) -> tuple[float, float]:

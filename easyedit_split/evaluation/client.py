@@ -115,7 +115,7 @@ class ApiJudge:
         prices = self.settings.prices or PRICES.get(self.settings.model)
         out = REPLY_TOKENS * len(fresh)
         dollars = None if prices is None else (tokens * prices[0] + out * prices[1]) / 1e6
-        return Estimate(len(fresh), len(items) - len(fresh), tokens, out, dollars)
+        return Estimate(len(fresh), len(requests) - len(fresh), tokens, out, dollars)
 
     def score(self, items: Sequence[JudgeItem]) -> Scores:
         """A score for each item, in their order, however the endpoint orders its answers.

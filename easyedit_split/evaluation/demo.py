@@ -23,7 +23,7 @@ class DemoJudge:
         return rubric in AXBENCH_RUBRICS
 
     def estimate(self, items: Sequence[JudgeItem]) -> Estimate:
-        return Estimate(0, len(items), 0, 0, 0.0)
+        return Estimate(0, 0, 0, 0, 0.0)
 
     def score(self, items: Sequence[JudgeItem]) -> Scores:
         """Scores 0 to 2; missing for a rubric the grammar does not know.

@@ -19,7 +19,8 @@ class JudgeItem:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What scoring will cost at most-likely length: requests not in the cache, tokens, US dollars (None: unknown)."""
+    """What scoring will cost at most-likely length: requests still to be sent, those whose reply is kept from before,
+    tokens, US dollars (None: unknown). Items that ask the same are one request."""
 
     requests: int
     cached: int
@@ -29,7 +30,10 @@ class Estimate:
 
     def __str__(self) -> str:
         price = "price unknown" if self.dollars is None else f"about {self.dollars:.2f} US dollars"
-        return f"{self.requests} requests ({self.cached} more in the cache), {self.tokens_in} tokens in, {price}"
+        if not self.requests and not self.cached:
+            return "no requests to send"
+        kept = f" ({self.cached} more are answered already)" if self.cached else ""
+        return f"{self.requests} requests to send{kept}, {self.tokens_in} tokens in, {price}"
 
 
 @dataclass(frozen=True)

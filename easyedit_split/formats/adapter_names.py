@@ -49,7 +49,7 @@ def find_target(artifact: Change, model: Any = None) -> Target:
     """
     if model is not None:
         resolved = artifact.resolve(model)
-        linear = mergeable_linear(resolved)
+        linear = mergeable_linear(model, resolved)
         path = next(name for name, module in unwrap(model).named_modules() if module is linear)
         rows = None if resolved.rows is None else resolved.rows.cpu()
         return Target(path, rows, *linear_shape(linear), hasattr(linear, "nx"))

@@ -91,7 +91,10 @@ COMPONENTS = ("residual", "mlp.down_proj", "mlp.up_proj", "mlp.gate_proj", *QKV,
 BLOCK_LISTS = ("layers", "h", "language_model.layers", "decoder.layers")  # relative to the decoder
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")
 # norms between a map's output and the residual stream: (behind the feed-forward, behind attention)
-SANDWICH_NORMS = (("post_feedforward_layernorm", "post_attention_layernorm"),)
+SANDWICH_NORMS = (
+    ("post_feedforward_layernorm", "post_attention_layernorm"),  # Gemma-2, Gemma-3, OLMo-2
+    ("post_mlp_layernorm", "post_self_attn_layernorm"),  # GLM-4
+)
 # keys of a config that say what weights it asks for
 STRUCTURE = (
     "model_type", "hidden_size", "n_embd", "intermediate_size", "num_hidden_layers", "n_layer",

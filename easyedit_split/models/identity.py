@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from .architectures import STRUCTURE
+from ..errors import ArtifactError
+from .architectures import STRUCTURE, architecture_of
+from .guards import eval_mode_frozen
 from .parts import decoder_layers, has_norm_after_mlp, hidden_size, unwrap
+from .sites import Site, resolve_site
+from .stream import passes_unchanged
+from .weights import Sample, sampled_weights, weights_present
 
 NUMBERS_A_TENSOR = 64
+# model -> its numbers and those they were last found to agree with
+_accepted: WeakKeyDictionary[Any, tuple[Sample, Any]] = WeakKeyDictionary()
+_said: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()  # model -> precisions that were spoken of
 
 
 def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
@@ -30,6 +39,82 @@ def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
     }
 
 
+def identify_model(model: Any, layer: int) -> dict[str, Any]:
+    """`describe_model`, and what is measured of a model whose block `layer` is steered.
+
+    `weights`: numbers of every tensor up to that block (`sampled_weights`), by which the model is known again.
+    `mlp_adds_to_stream`: whether the block's feed-forward output reaches the block's output as it is.
+    """
+    return {
+        **describe_model(model),
+        "dtype": str(unwrap(model).dtype).removeprefix("torch."),
+        "weights": sampled_weights(model, layer).as_json(),
+        "mlp_adds_to_stream": mlp_adds_to_stream(model, layer),
+    }
+
+
+def check_model(kept: Mapping[str, Any], model: Any, layer: int, any_model: bool = False) -> None:
+    """Check that `model` is the one described by `kept`: architecture, depth, width, and weights up to block `layer`.
+
+    The same model in another precision is said, once, as a warning. What `kept` does not say is not checked.
+
+    Args:
+        any_model: do not look at the weights.
+
+    Raises:
+        ArtifactError: it is another model; or `kept` is broken.
+    """
+    here = describe_model(model)
+    for key in ("architecture", "layers", "width"):
+        if key in kept and kept[key] != here[key]:
+            raise ArtifactError(
+                f"the change was made for {_named(kept)} but the model is {_named(here)}: "
+                "use it with the model it was made for"
+            )
+    if any_model or not kept.get("weights"):
+        return
+    now, inner = sampled_weights(model, layer), unwrap(model)
+    if inner in _accepted and _accepted[inner][0] is now and _accepted[inner][1] is kept["weights"]:
+        return
+    try:
+        then = Sample.from_json(kept["weights"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"what the artifact keeps of its model is broken ({error!r}): train it again") from None
+    wrong, compared = then.differing(now)
+    if wrong:
+        raise ArtifactError(
+            f"the change was made for {_named(kept)}, and this model has its shape but other weights "
+            f"({len(wrong)} of {compared} tensors up to layer {layer} differ, {wrong[0]} first): "
+            "use the model it was made for, or insist with --any-model (any_model=True)"
+        )
+    _accepted[inner] = now, kept["weights"]
+    _say_precision(inner, then, now)
+
+
+def same_weights(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two descriptions are of the same weights up to rounding, as far as both say."""
+    samples = [Sample.from_json(d["weights"]) for d in (first, second) if d.get("weights")]
+    return len(samples) < 2 or not samples[0].differing(samples[1])[0]
+
+
+def adds_at_block_output(described: Mapping[str, Any]) -> bool:
+    """Whether a vector at the feed-forward's output of the model may as well be added to its block's output: as it was
+    measured; of a description without that, for the families in `ARCHITECTURES` only."""
+    measured = described.get("mlp_adds_to_stream")
+    if measured is not None:
+        return bool(measured)
+    return described.get("norm_after_mlp") is False and architecture_of(str(described.get("architecture"))) is not None
+
+
+def mlp_adds_to_stream(model: Any, layer: int) -> bool:
+    """Whether what is added to the feed-forward's output of block `layer` is added to the block's output: measured."""
+    stream = resolve_site(model, Site(layer, "residual"))
+    if stream.linear is None:
+        return False
+    with eval_mode_frozen(model):
+        return passes_unchanged(model, layer, stream.linear)
+
+
 def model_fingerprint(model: Any) -> str:
     """Structure and weights of a model in 16 letters: its description, and some numbers of every parameter.
 
@@ -37,7 +122,7 @@ def model_fingerprint(model: Any) -> str:
     """
     digest = hashlib.sha256(describe_model(model)["fingerprint"].encode())
     for path, module in model.named_modules():
-        with _loaded(module):
+        with weights_present(module):
             for name, parameter in module.named_parameters(path, recurse=False):
                 flat = parameter.detach().flatten()
                 step = max(1, flat.numel() // NUMBERS_A_TENSOR)
@@ -46,13 +131,17 @@ def model_fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-@contextmanager
-def _loaded(module: Any) -> Iterator[None]:
-    """Inside, the module's own weights are there, if they are offloaded."""
-    if not any(p.is_meta for p in module.parameters(recurse=False)):
-        yield
-        return
-    from accelerate.utils import align_module_device
+def _say_precision(model: Any, then: Sample, now: Sample) -> None:
+    kinds = then.rounded_otherwise(now)
+    if kinds and kinds != _said.get(model):
+        _said[model] = kinds
+        warnings.warn(
+            f"the model is the one the change was made for, in {' and '.join(kinds)} "
+            f"(then {' and '.join(now.rounded_otherwise(then))})",
+            stacklevel=4,
+        )
 
-    with align_module_device(module, "cpu"):
-        yield
+
+def _named(model: Mapping[str, Any]) -> str:
+    name, kind, depth, width = (model.get(k, "unknown") for k in ("name", "architecture", "layers", "width"))
+    return f"{name} ({kind}, {depth} layers of width {width})"

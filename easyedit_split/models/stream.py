@@ -19,9 +19,8 @@ def adds_to_stream(model: Any, site: ResolvedSite) -> bool:
     """Whether the site's block returns the site's output plus what does not depend on it: a change can then be added to
     the block's output.
 
-    So it is at the block's output itself, and at a feed-forward's last map where no norm follows. Nothing else may be
-    hooked there than one change, and noise added at the site must come out as it went in, on two tokens: a multiplier
-    of the residual stream, or a hook elsewhere in the block, is found that way.
+    So it is at the block's output itself, and at a feed-forward's last map where nothing stands between
+    (`passes_unchanged`). Nothing else may be hooked there than one change.
     """
     block = decoder_layers(model)[site.site.layer]
     hooks = len(block._forward_hooks) + len(block._forward_pre_hooks)
@@ -30,15 +29,24 @@ def adds_to_stream(model: Any, site: ResolvedSite) -> bool:
     stream = resolve_site(model, Site(site.site.layer, "residual"))
     if site.module is not stream.linear or hooks or len(site.module._forward_hooks) > 1:
         return False
-    plain = _block_output(model, site.site.layer)
+    return passes_unchanged(model, site.site.layer, site.module)
+
+
+def passes_unchanged(model: Any, layer: int, module: nn.Module) -> bool:
+    """Whether what is added to the output of `module`, a part of block `layer`, is added to the block's output.
+
+    Measured: noise added there must come out as it went in, on two tokens. A norm behind the module, a multiplier of
+    the residual stream, or a hook elsewhere in the block is found that way.
+    """
+    plain = _block_output(model, layer)
     noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)).to(plain) * plain.std()
 
     def disturb(module: nn.Module, args: Any, output: Any) -> Any:
         return output if isinstance(output, tuple) else output + noise.to(output.device)
 
-    hook = site.module.register_forward_hook(disturb)
+    hook = module.register_forward_hook(disturb)
     try:
-        moved = _block_output(model, site.site.layer)
+        moved = _block_output(model, layer)
     finally:
         hook.remove()
     size = plain.abs() + noise.abs() + plain.abs().median()

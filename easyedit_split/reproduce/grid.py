@@ -26,7 +26,17 @@ _SHARED = (
     "dtype",
 )  # fmt: skip
 # keys of an hparams file that say where things are, not what is computed
-_PLACES = ("source", "output_dir", "model_name_or_path", "train_data", "test_data", "device", "device_map", "seed")
+_PLACES = (
+    "source",
+    "output_dir",
+    "model_name_or_path",
+    "train_data",
+    "test_data",
+    "device",
+    "device_map",
+    "seed",
+    "overwrite",
+)
 
 
 @dataclass(frozen=True)

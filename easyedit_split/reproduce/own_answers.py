@@ -26,10 +26,14 @@ def model_answers(
     batch_size: int = 16,
     system_prompt: str = "",
     progress: bool = False,
+    otherwise: str | None = None,
 ) -> list[str]:
     """The model's greedy answer to each question. Each batch is written to `cache` (JSON Lines) when it is done.
 
     A run that was stopped goes on where it was. Answers of another model, length or system prompt are left alone.
+
+    Args:
+        otherwise: the model is not asked; this stands for the answers that are not in `cache`.
     """
     from ..generation import generate
 
@@ -38,6 +42,8 @@ def model_answers(
         "model": model_fingerprint(model), "max_new_tokens": max_new_tokens, "system_prompt": system_prompt
     }  # fmt: skip
     keys = {q: request_key({**shared, "question": q}) for q in questions}
+    if otherwise is not None:
+        return [known.get(keys[q]) or otherwise for q in questions]
     left = [q for q, key in keys.items() if known.get(key) is None]
     for start in tqdm(range(0, len(left), batch_size), "answers", unit="batch", disable=not (progress and left)):
         batch = left[start : start + batch_size]

@@ -20,6 +20,7 @@ from .settings import GridSettings
 
 PAPER_SETS = ("psychopathy", "powerseeking", "axbench")
 MIN_PAIRS = 4
+OPEN = "(what the model answers)"
 Loader = Callable[[], tuple[Any, Any]]
 
 
@@ -32,25 +33,25 @@ class Prepared:
     test: tuple[PreferencePair, ...]
 
 
-def prepare(settings: GridSettings, dataset: str, files: Sequence[Path], loader: Loader) -> dict[int | None, Prepared]:
+def prepare(
+    settings: GridSettings, dataset: str, files: Sequence[Path], loader: Loader, dry: bool = False, known: bool = True
+) -> dict[int | None, Prepared]:
     """Read a data set and split it, concept by concept (key None: a data set of one concept).
 
     The manifest and the pairs are written under `<output>/data/<dataset>/`.
 
     Args:
         loader: gives model and tokenizer; called only where the model has to answer questions itself.
+        dry: write nothing; what the model would answer is left open, unless it is `known` from an earlier run.
 
     Raises:
         DataError: the data set is nowhere, or has too few pairs.
     """
     split = read_split(settings, dataset, files)
     if any(isinstance(row, Prompted) for row in (*split.train, *split.test)):
-        split = _answered(settings, split, loader)
-    folder = settings.output / "data" / dataset
-    write_text(folder / "manifest.json", json.dumps(manifest(split), indent=1) + "\n")
-    for part in ("train", "test"):
-        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in getattr(split, part)]
-        write_text(folder / f"{part}.jsonl", "\n".join(lines) + "\n")
+        split = _unanswered(split) if dry and not known else _answered(settings, split, loader, dry)
+    if not dry:
+        _write(settings.output / "data" / dataset, split)
     train, test = cast("tuple[PreferencePair, ...]", split.train), cast("tuple[PreferencePair, ...]", split.test)
     ids = sorted({p.concept_id for p in train})[: settings.concepts]
     if len(ids) == 1:
@@ -83,7 +84,23 @@ def read_split(settings: GridSettings, dataset: str, files: Sequence[Path]) -> D
     return DataSplit(dataset, settings.split_seed, tuple(train), tuple(test), "as in its files", sources)
 
 
-def _answered(settings: GridSettings, split: DataSplit, loader: Loader) -> DataSplit:
+def _write(folder: Path, split: DataSplit) -> None:
+    write_text(folder / "manifest.json", json.dumps(manifest(split), indent=1) + "\n")
+    for part in ("train", "test"):
+        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in getattr(split, part)]
+        write_text(folder / f"{part}.jsonl", "\n".join(lines) + "\n")
+
+
+def _unanswered(split: DataSplit) -> DataSplit:
+    """The rows with a stand-in for the model's own answers: enough to count cells."""
+    parts = [
+        tuple(PreferencePair(r.question, r.matching, OPEN, r.concept, r.concept_id) for r in rows)
+        for rows in (split.train, split.test)
+    ]
+    return replace(split, train=parts[0], test=parts[1])
+
+
+def _answered(settings: GridSettings, split: DataSplit, loader: Loader, dry: bool) -> DataSplit:
     """AxBench's rows with the model's own answers as `not_matching`; only as many concepts as the grid uses."""
     from .own_answers import model_answers, with_model_answers
 
@@ -95,8 +112,9 @@ def _answered(settings: GridSettings, split: DataSplit, loader: Loader) -> DataS
         rows = [row for row in getattr(split, part) if row.concept_id in used]
         questions = [row.question for row in rows]
         answers = model_answers(
-            model, tokenizer, questions, cache, max_new_tokens=settings.max_new_tokens, progress=True
-        )
+            model, tokenizer, questions, cache, max_new_tokens=settings.max_new_tokens, progress=True,
+            otherwise=OPEN if dry else None,
+        )  # fmt: skip
         parts[part] = tuple(with_model_answers(rows, answers))
     rules = f"{split.rules}; not_matching is the model's own greedy answer"
     return replace(split, rules=rules, train=parts["train"], test=parts["test"])

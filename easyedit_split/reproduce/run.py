@@ -34,25 +34,27 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def plan(settings: GridSettings, only: Sequence[str] = (), device: str | None = None) -> Plan:
+def plan(settings: GridSettings, only: Sequence[str] = (), device: str | None = None, dry: bool = False) -> Plan:
     """Read the data and the files, and find out which cells have to run.
 
     A data set whose data are nowhere is left out with a note, unless it is the only one.
 
     Args:
         device: where the model is loaded for this, if not where the cells will run.
+        dry: nothing is written, and the model is loaded only where there are results that it may have made.
 
     Raises:
         ConfigError, DataError: nothing can be run; see the modules.
     """
     here = replace(settings, device=device, device_map=None) if device else settings
-    fingerprint = model_fingerprint(grid_model(here)[0])
+    results = any((settings.output / "cells").rglob("result.json"))
+    fingerprint = "" if dry and not results else model_fingerprint(grid_model(here)[0])
     cells, data, notes = [], {}, []
     files = hparams_files(settings)
     wanted = {name: paths for name, paths in files.items() if may_hold(name, only)} or files
     for dataset, paths in wanted.items():
         try:
-            prepared = prepare(settings, dataset, paths, lambda: grid_model(here))
+            prepared = prepare(settings, dataset, paths, lambda: grid_model(here), dry, results)
         except SteeringError as error:
             notes.append(f"{dataset} is left out: {error}")
             continue
@@ -74,6 +76,23 @@ def is_done(task: Task) -> bool:
     if result is None or result["inputs"] != task.inputs:
         return False
     return verdict_stands(task.settings, task.cell.dataset, result)
+
+
+def time_needed(found: Plan, jobs: int) -> str:
+    """How long the cells to run will take, by the cells of the same kind that are done; in words."""
+    seconds: dict[str, list[float]] = {}
+    for task in found.tasks:
+        result = read_result(task.result_file)
+        if result is not None and task not in found.to_run and isinstance(result.get("seconds"), (int, float)):
+            seconds.setdefault(task.cell.form, []).append(float(result["seconds"]))
+    known = [s for values in seconds.values() for s in values]
+    if not found.to_run:
+        return "nothing is to run"
+    if not known:
+        return "the time cannot be told before a cell is done: run one with --only, and ask again"
+    mean = {form: sum(values) / len(values) for form, values in seconds.items()}
+    total = sum(mean.get(task.cell.form, sum(known) / len(known)) for task in found.to_run)
+    return f"about {_minutes(total / jobs)}, by the {len(known)} cells that are done ({jobs} at once)"
 
 
 def judge_cost(tasks: Sequence[Task]) -> str:

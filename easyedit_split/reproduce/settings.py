@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, nearest
 from ..evaluation.rubrics import AXBENCH_RUBRICS
+from ..settings.meanings import MEANINGS
 
 # folder under hparams/ -> the model it is for
 MODELS = {
@@ -134,14 +135,19 @@ def grid_settings(folder: str, values: Mapping[str, Any]) -> GridSettings:
     known = {f.name for f in fields(GridSettings)} - {"folder"}
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown key {key!r}{nearest(key, known)}")
+            raise ConfigError(f"unknown key {key!r}{nearest(key, known, MEANINGS)}")
     settings = GridSettings(str(path))
     if path.name == "demo":
         settings = replace(settings, **_DEMO)  # type: ignore[arg-type]
     try:
-        return replace(settings, **values)
+        settings = replace(settings, **values)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"a setting of the grid is of the wrong kind ({error}): check the values given") from None
+    if settings.data_dir and not Path(settings.data_dir).is_dir():
+        raise ConfigError(
+            f"data_dir {str(settings.data_dir)!r} is no folder: give the one that holds the paper's data sets"
+        )
+    return settings
 
 
 def _folder(name: str) -> Path:

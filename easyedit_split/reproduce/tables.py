@@ -48,7 +48,7 @@ class ScoreTable:
     def markdown(self) -> str:
         """Mean ± spread over seeds, an interval in brackets; **best**, *second*."""
         wrap = {0: "**{}**", 1: "*{}*", None: "{}"}
-        return self._texts(lambda text, place: wrap[place].format(text)).markdown()
+        return self._texts(lambda text, place: wrap[place].format(text)).markdown(escape=False)
 
     def csv(self) -> str:
         """Full precision: mean, spread, seeds, low, high and the paper's own value of each column."""

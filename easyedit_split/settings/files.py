@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
 from .hyperparameters import Hyperparameters
+from .meanings import MEANINGS
 
 # EasyEdit keys that have no effect here, and the only value they may then have (None: any)
 _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
@@ -31,6 +32,10 @@ _NEUTRAL_OF: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 # spellings in EasyEdit's shipped files that its own code does not read, and what they mean
 SPELLINGS = {"concepts_id": "concept_id"}
+_KINDS = {
+    "bool": ("true or false", "true"), "int": ("a whole number", "1"), "float": ("a number", "0.01"),
+    "str": ("a text", "TEXT"),
+}  # fmt: skip
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -94,7 +99,7 @@ def hyperparameters(values: Mapping[str, Any], source: str = "") -> Hyperparamet
     known = _kinds()
     unknown = [k for k in values if k not in known and k not in _NEUTRAL]
     if unknown:
-        hints = " and ".join(f"{k!r}{nearest(str(k), [*known, *_NEUTRAL])}" for k in unknown)
+        hints = " and ".join(f"{k!r}{nearest(str(k), [*known, *_NEUTRAL], MEANINGS)}" for k in unknown)
         raise ConfigError(f"{source or 'hyper-parameters'}: unknown key {hints}")
     neutral = {**_NEUTRAL, **_NEUTRAL_OF.get(str(values.get("alg_name")), {})}
     for key, allowed in neutral.items():
@@ -152,4 +157,5 @@ def _converted(key: str, value: Any, kind: Any, source: str) -> Any:
             return str(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ConfigError(f"{source or 'hyper-parameters'}: {key} = {value!r} is not of kind {wanted.__name__}")
+    need, example = _KINDS[wanted.__name__]
+    raise ConfigError(f"{source or 'hyper-parameters'}: {key} = {value!r} is not {need}: write {key}={example}")

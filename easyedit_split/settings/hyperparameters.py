@@ -104,6 +104,7 @@ class Hyperparameters:
     train_data: str = ""
     test_data: str = ""
     output_dir: str = ""
+    overwrite: bool = False  # replace what output_dir holds of another run
     factors: tuple[float, ...] = ()  # the sweep's grid of m
     reduction: str = "sum"
     max_new_tokens: int = 64

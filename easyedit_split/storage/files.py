@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ArtifactError
 
 _HEADER_KEY = "easyedit_split"
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself has it
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -49,8 +50,8 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text atomically."""
-    return write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 text atomically; what is no character (a lone surrogate) is written out, as JSON does."""
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Any], header: dict[str, Any]) -> Path:
@@ -93,6 +94,25 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(header, dict):
         raise ArtifactError(f"{path} has a header that is no object: write it again")
     return tensors, header
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a file written by `write_tensors`, without its tensors, without torch, and unchecked.
+
+    Raises:
+        ArtifactError: missing, broken, or without our header.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= min(Path(path).stat().st_size, _LONGEST_HEADER):
+                raise ValueError("it is no safetensors file")
+            header = json.loads(json.loads(file.read(length))["__metadata__"][_HEADER_KEY])["header"]
+            if not isinstance(header, dict):
+                raise ValueError("its header is no object")
+            return header
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{path} is broken ({error}): write it again") from None
 
 
 def checksum(text: str, tensors: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -44,6 +45,7 @@ class ReplyCache:
         # a line break in front, so that a line cut short before cannot swallow this one
         line = "\n" + json.dumps({"key": key, "reply": reply}, ensure_ascii=False) + "\n"
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(line.encode("utf-8", "replace"))
                 file.flush()
@@ -55,13 +57,14 @@ class ReplyCache:
 
     def _load(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+            if not next(p for p in path.absolute().parents if p.exists()).is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            data = path.read_bytes() if path.exists() else b""
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read ({error.strerror}): name another cache file") from error
-        for line in text.splitlines():
+        for line in data.split(b"\n"):  # text has other line breaks, which a reply may hold
             try:
-                entry = json.loads(line)
+                entry = json.loads(line.decode("utf-8", "replace"))
                 self._replies[entry["key"]] = str(entry["reply"])
             except (ValueError, KeyError, TypeError):
                 continue

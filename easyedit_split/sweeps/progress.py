@@ -22,10 +22,12 @@ class SweepProgress:
     """Losses of the first batches of one sweep, which `run` (see `sweep_identity`) identifies.
 
     `path` None: nothing is kept. Written at most every `seconds`; deleted by whoever saves the finished table.
+    `overwrite`: what is of another sweep is as good as none.
     """
 
-    def __init__(self, path: str | Path | None, run: str, seconds: float) -> None:
+    def __init__(self, path: str | Path | None, run: str, seconds: float, overwrite: bool = False) -> None:
         self.path, self.run, self.seconds = Path(path) if path else None, run, seconds
+        self.overwrite = overwrite
         self._written = time.monotonic()
 
     def restore(self, losses: np.ndarray, batches: Sequence[Any]) -> int:
@@ -40,7 +42,12 @@ class SweepProgress:
             return 0
         tensors, header = read_tensors(self.path)
         if header.get("run") != self.run:
-            raise ArtifactError(f"{self.path} is of another sweep: delete it, or choose another output")
+            if self.overwrite:
+                return 0
+            raise ArtifactError(
+                f"{self.path} is of another sweep (its change, pairs, strengths or the model's weights differ): "
+                "choose another output, or set overwrite=true"
+            )
         done = header.get("batches")
         if not isinstance(done, int) or not 0 < done <= len(batches):
             raise ArtifactError(f"{self.path} is broken ({done!r} batches): delete it to start again")

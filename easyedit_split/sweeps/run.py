@@ -40,6 +40,7 @@ def sweep(
     progress: bool = False,
     partial: str | Path | None = None,
     partial_seconds: float = 20.0,
+    overwrite: bool = False,
 ) -> SweepTable:
     """Score `pairs` at every strength of `factors` `(M,)`.
 
@@ -52,14 +53,13 @@ def sweep(
         partial: a file: finished batches are written there, at most every `partial_seconds`, and a sweep that was
             killed goes on from there, to the same table bit for bit. Delete it once the table is saved. Without a
             change nothing is written.
+        overwrite: a `partial` of another sweep is replaced instead of refused.
 
     Raises:
         ConfigError: no factors, one other than 0 without a change, some that are not finite, an unknown reduction; or a
             strength at which the model overflows: a table never holds a loss that is not finite.
         ProgressError: `partial` is broken, or of another sweep.
     """
-    from ..changes.provenance import versions
-    from ..models.identity import describe_model
     from ..models.parts import context_length
 
     grid = _checked_factors(factors)
@@ -67,21 +67,38 @@ def sweep(
         raise ConfigError(f"reduction {reduction!r} is unknown: say 'sum' or 'mean'")
     if artifact is None and grid.any():
         raise ConfigError(f"factors holds {grid[grid != 0][0]:g}, but there is no change to turn up: give 0 alone")
-    encoder = encoder_for(tokenizer, artifact, chat)
-    encoded = encoder.pairs(pairs, context_length(model))
-    header = {
-        "artifact": artifact and {"form": artifact.form, "site": str(artifact.site), "origin": artifact.origin},
-        "model": describe_model(model), "pairs": len(pairs), "end_token": encoder.end_id, "versions": versions(),
-        "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
-    }  # fmt: skip
+    encoded = encoder_for(tokenizer, artifact, chat).pairs(pairs, context_length(model))
+    header = sweep_header(model, tokenizer, pairs, artifact, chat)
     run = sweep_identity(artifact, model, encoded, grid, header) if artifact and partial else ""
-    saved = SweepProgress(partial if artifact else None, run, partial_seconds)
+    saved = SweepProgress(partial if artifact else None, run, partial_seconds, overwrite)
     losses = _grid_losses(model, encoded, artifact, grid, progress, saved)
     tokens = [
         np.array([len(a) for a in answers], float)
         for answers in zip(*((e.matching, e.not_matching) for e in encoded), strict=True)
     ]
     return SweepTable(grid, losses[0], losses[1], "sum", tokens[0], tokens[1], header).reduced(reduction)
+
+
+def sweep_header(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    pairs: Sequence[PreferencePair],
+    artifact: SteeringArtifact | None,
+    chat: bool | None = None,
+) -> dict[str, Any]:
+    """What a sweep's table says of itself: the change, the model, the pairs and how they are put to it."""
+    from ..changes.provenance import source_of, versions
+    from ..data.pairs import pairs_hash
+    from ..models.identity import describe_model, model_fingerprint
+
+    encoder = encoder_for(tokenizer, artifact, chat)
+    return {
+        "artifact": source_of(artifact) if artifact else None,
+        "model": {**describe_model(model), "weights": model_fingerprint(model)},
+        "pairs": len(pairs), "pairs_sha256": pairs_hash(pairs), "chat": encoder.chat,
+        "system_prompt": encoder.system_prompt, "end_token": encoder.end_id, "versions": versions(),
+        "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
+    }  # fmt: skip
 
 
 def encoder_for(tokenizer: Tokenizer, artifact: SteeringArtifact | None, chat: bool | None = None) -> Encoder:

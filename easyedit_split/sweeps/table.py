@@ -15,8 +15,10 @@ from ..errors import ArtifactError, ConfigError
 from ..storage.files import write_atomically
 
 REDUCTIONS = ("sum", "mean")
-
-
+_KINDS = {
+    ".yaml": "a hyper-parameter file", ".yml": "a hyper-parameter file", ".jsonl": "a file of pairs or texts",
+    ".json": "a JSON file", ".csv": "a table of text", ".html": "a report", ".md": "a report",
+}  # fmt: skip
 _COLUMNS = ("factor", "pair", "loss_pos", "loss_neg", "tokens_pos", "tokens_neg")
 
 
@@ -42,6 +44,11 @@ class SweepTable:
         shape = (len(self.factors), len(self.tokens_pos))
         if self.loss_pos.shape != shape or self.loss_neg.shape != shape or len(self.tokens_neg) != shape[1]:
             raise ArtifactError(f"a sweep of {shape[0]} strengths and {shape[1]} pairs needs losses of shape {shape}")
+
+    @property
+    def settings_id(self) -> str:
+        """The sweep's settings in 8 letters: model, pairs, how they were put, strengths, reduction and precision."""
+        return settings_id(self.header, self.factors, self.reduction)
 
     def preference(self) -> np.ndarray:
         """Preference log-odds (Eq. 7), `(M, N)`."""
@@ -85,11 +92,12 @@ class SweepTable:
         import pyarrow
         import pyarrow.parquet
 
-        if not Path(path).is_file():
-            raise ArtifactError(f"{path} does not exist: check the path")
+        _check_kind(Path(path))
         try:
             table = pyarrow.parquet.read_table(path)
             metadata = table.schema.metadata or {}
+            if b"easyedit_split" not in metadata:
+                raise ValueError(f"a table of the columns {', '.join(table.column_names[:6])}, not written by sweep")
             text = metadata[b"easyedit_split"].decode()
             described = json.loads(text)
             columns = {name: table.column(name).to_numpy() for name in _COLUMNS}
@@ -106,6 +114,45 @@ class SweepTable:
             raise ArtifactError(f"{path} is not a sweep that can be read ({reason}): run sweep again") from None
         tokens = grid["tokens_pos"][0], grid["tokens_neg"][0]
         return cls(grid["factor"][:, 0], grid["loss_pos"], grid["loss_neg"], reduction, *tokens, header)
+
+
+def read_sweep_header(path: str | Path) -> tuple[dict[str, Any], str]:
+    """The header of a sweep and its `settings_id`.
+
+    Raises:
+        ArtifactError: see `SweepTable.load`; or it does not say what change it is of.
+    """
+    table = SweepTable.load(path)
+    if not isinstance(table.header.get("artifact"), dict):
+        return {**table.header, "artifact": {}}, table.settings_id
+    return table.header, table.settings_id
+
+
+def settings_id(header: dict[str, Any], factors: np.ndarray, reduction: str) -> str:
+    """See `SweepTable.settings_id`; what an earlier version did not write down counts as unknown."""
+    about = {key: header.get(key) for key in ("pairs", "pairs_sha256", "chat", "system_prompt", "end_token", "dtype")}
+    settings = [about, header.get("model", {}).get("weights"), [float(m) for m in factors], reduction]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _check_kind(path: Path) -> None:
+    """Say of a file that cannot be a sweep what it is."""
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder: name a file that sweep wrote")
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist: check the path")
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start[:4] == b"PAR1":
+        return
+    suffix = path.suffix.lower()
+    kind = (
+        "empty" if not start
+        else "an artifact (a change, not its sweep)" if suffix == ".safetensors"
+        else "a file of tensors of EasyEdit" if suffix == ".pt"
+        else _KINDS.get(suffix, "no Parquet file")
+    )  # fmt: skip
+    raise ArtifactError(f"{path} is {kind}: give the sweep.parquet that sweep wrote, or its folder")
 
 
 def _checksum(text: str, columns: dict[str, np.ndarray]) -> str:

@@ -20,9 +20,9 @@ _STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Checkpoint:
-    """Progress of one run, which `run` (its origin: objective, settings, pairs) identifies.
+    """Progress of one run, which `run` (its origin: objective, settings, pairs; the model's weights) identifies.
 
-    Written at most every `seconds`, and at the end.
+    Written at most every `seconds`, and at the end. `overwrite`: that of another run is as good as none.
     """
 
     def __init__(
@@ -32,7 +32,9 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         run: dict[str, Any],
         seconds: float = SECONDS_BETWEEN,
+        overwrite: bool = False,
     ) -> None:
+        self.overwrite = overwrite
         self.path, self.delta, self.optimizer, self.seconds = Path(path), delta, optimizer, seconds
         self.run = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
         self._written = time.monotonic()
@@ -47,7 +49,12 @@ class Checkpoint:
             return 0
         tensors, header = read_tensors(self.path)
         if header.get("run") != self.run:
-            raise ArtifactError(f"{self.path} is the checkpoint of another run: delete it, or choose another output")
+            if self.overwrite:
+                return 0
+            raise ArtifactError(
+                f"{self.path} is the checkpoint of another run (settings, pairs or the model's weights differ): "
+                "choose another output_dir, or set overwrite=true"
+            )
         try:
             step = int(header["step"])
             state = {name: {k: tensors[f"{k}.{name}"] for k in _STATE} for name, _ in self._parameters()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from ..changes.forms import Vector
 from ..changes.provenance import origin_of
 from ..data.pairs import PreferencePair
 from ..data.tokens import Encoder
-from ..models.identity import describe_model
+from ..models.identity import identify_model
 from ..models.parts import context_length
 from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site, resolve_site
@@ -44,5 +45,10 @@ def diff_mean(
     vector = Vector(means.shape[-1], means.shape[-1])
     with torch.no_grad():
         vector.db.copy_((means[:, 0] - means[:, 1]).mean(dim=0))
-    origin = origin_of(pairs, {"name": "diff_mean"}, chat, system_prompt)
-    return SteeringArtifact(vector.requires_grad_(False), site, model=describe_model(model), origin=origin)
+    origin = diff_mean_origin(pairs, chat, system_prompt)
+    return SteeringArtifact(vector.requires_grad_(False), site, model=identify_model(model, layer), origin=origin)
+
+
+def diff_mean_origin(pairs: Sequence[PreferencePair], chat: bool, system_prompt: str) -> dict[str, Any]:
+    """What an artifact remembers of it."""
+    return origin_of(pairs, {"name": "diff_mean"}, chat, system_prompt)

@@ -14,9 +14,9 @@ from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site
 from ..settings.hyperparameters import Hyperparameters
 from .checkpoint import SECONDS_BETWEEN
-from .diff_mean import diff_mean
-from .objectives import make_objective
-from .trainer import train
+from .diff_mean import diff_mean, diff_mean_origin
+from .objectives import Objective, make_objective
+from .trainer import train, trained_origin
 
 
 def train_from(
@@ -87,9 +87,21 @@ def train_layer(
         pairs,
         site=Site(layer, hp.component),
         form=hp.intervention_method,
-        objective=make_objective(hp.objective_name, **hp.objective_parameters()),
+        objective=_objective(hp),
         config=hp.train_config(),
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
+        overwrite=hp.overwrite,
         **shared,
     )
+
+
+def planned_origin(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
+    """What the artifacts of these settings will remember of how they were made."""
+    if hp.objective_name == "diff_mean":
+        return diff_mean_origin(pairs, hp.use_chat_template, hp.system_prompt)
+    return trained_origin(pairs, _objective(hp), hp.train_config(), hp.use_chat_template, hp.system_prompt)
+
+
+def _objective(hp: Hyperparameters) -> Objective:
+    return make_objective(hp.objective_name, **hp.objective_parameters())

@@ -26,7 +26,7 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import EncodedPair, Encoder
 from ..errors import TrainingError
 from ..models.guards import check_trainable, eval_mode_frozen, random_state_kept
-from ..models.identity import describe_model
+from ..models.identity import identify_model, model_fingerprint
 from ..models.parts import context_length, device_of, unwrap
 from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site, resolve_site
@@ -55,6 +55,7 @@ def train(
     system_prompt: str = "",
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> SteeringArtifact:
     """Train a change of `form` at `site` (Eqs. 18 to 20 with `SplitObjective`, the default).
@@ -64,6 +65,7 @@ def train(
     Args:
         checkpoint: a file: progress is written there, at most every `checkpoint_seconds`, and taken up from there;
             the artifact is then that of a run that was not interrupted, bit for bit.
+        overwrite: a checkpoint of another run is replaced instead of refused.
         progress: show a progress bar.
 
     Raises:
@@ -84,8 +86,8 @@ def train(
         delta,
         site,
         positions,
-        describe_model(model),
-        origin_of(pairs, _described(objective), chat, system_prompt, config=_described(config)),
+        identify_model(model, site.layer),
+        trained_origin(pairs, objective, config, chat, system_prompt),
     )
     encoded = encoder.pairs(pairs, context_length(model))
     with (
@@ -95,7 +97,7 @@ def train(
     ):
         try:
             loop = _Loop(model, encoded, handle, objective, config)
-            saved = loop.checkpoint(checkpoint, artifact, checkpoint_seconds) if checkpoint else None
+            saved = loop.checkpoint(checkpoint, artifact, checkpoint_seconds, overwrite) if checkpoint else None
             loop.run(saved, artifact, progress)
         except torch.OutOfMemoryError:
             raise TrainingError(
@@ -124,14 +126,14 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(self.delta.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.reference: PairLosses | None = None
 
-    def checkpoint(self, path: str | Path, artifact: SteeringArtifact, seconds: float) -> Checkpoint:
+    def checkpoint(self, path: str | Path, artifact: SteeringArtifact, seconds: float, overwrite: bool) -> Checkpoint:
         """The checkpoint file of this run."""
         inner = unwrap(self.scorer.model)
         run = {
             "form": artifact.form, "site": str(artifact.site), "model": artifact.model, "origin": artifact.origin,
-            "dtype": str(inner.dtype), "device": inner.device.type,
+            "dtype": str(inner.dtype), "device": inner.device.type, "weights": model_fingerprint(inner),
         }  # fmt: skip
-        return Checkpoint(path, self.delta, self.optimizer, run, seconds)
+        return Checkpoint(path, self.delta, self.optimizer, run, seconds, overwrite)
 
     def run(self, saved: Checkpoint | None, artifact: SteeringArtifact, progress: bool) -> None:
         with taken_up():
@@ -247,6 +249,13 @@ def in_roles(losses: PairLosses, signs: Tensor, reference: PairLosses | None = N
         None if reference is None else pick(reference.matching, reference.not_matching),
         None if reference is None else pick(reference.not_matching, reference.matching),
     )
+
+
+def trained_origin(
+    pairs: Sequence[PreferencePair], objective: Objective, config: TrainConfig, chat: bool, system_prompt: str
+) -> dict[str, Any]:
+    """What an artifact remembers of its training: the same before it and after it."""
+    return origin_of(pairs, _described(objective), chat, system_prompt, config=_described(config))
 
 
 def _described(settings: Any) -> dict[str, Any]:

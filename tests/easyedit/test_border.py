@@ -300,7 +300,7 @@ def test_files_that_are_none_of_easyedits(tmp_path: Path) -> None:
 
 def test_no_file_of_easyedit_for_other_sites() -> None:
     behind_norm = SteeringArtifact(make_delta("vector", 48, 32), Site(1), model={"norm_after_mlp": True})
-    with pytest.raises(ArtifactError, match="because a norm follows"):
+    with pytest.raises(ArtifactError, match="because a norm or a multiplier follows"):
         to_state(behind_norm)
     with pytest.raises(ArtifactError, match="only mlp.down_proj"):
         to_state(SteeringArtifact(make_delta("lora", 32, 32, 2), Site(1, "self_attn.o_proj")))
