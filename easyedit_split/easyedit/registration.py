@@ -46,11 +46,16 @@ def find_host() -> bool:
     if is_importable("steer"):
         return True
     for entry in (".", *os.environ.get(HOME_VARIABLE, "").split(os.pathsep)):
-        if entry and (Path(entry) / "steer" / "utils" / "alg_dict.py").is_file():
+        if entry and is_checkout(Path(entry)):
             sys.path.append(str(Path(entry).resolve()))
             importlib.invalidate_caches()
             return True
     return False
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether EasyEdit's folder `steer` lies in `folder`."""
+    return (folder / "steer" / "utils" / "alg_dict.py").is_file()
 
 
 def require_host() -> None:
