@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["run"]:
         from .easyedit.launcher import main as launch
 
-        return _guarded(lambda: launch(arguments[1:]), debug=False)
+        return _guarded(lambda: launch(arguments[1:]), debug=arguments[1:2] == ["--debug"])
     parser = _parser(arguments[0] if arguments and arguments[0] in COMMANDS else None)
     options, rest = parser.parse_known_args(arguments)
     if rest and hasattr(options, "settings") and all("=" in item and item[0] != "-" for item in rest):

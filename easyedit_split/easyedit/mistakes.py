@@ -63,7 +63,8 @@ def _vector(error: BaseException, frame: FrameType) -> str | None:
     """EasyEdit's own appliers; ours say it themselves."""
     if not isinstance(error, FileNotFoundError) or "vector_appliers" not in frame.f_code.co_filename:
         return None
-    return f"the vector {error.filename or _first_line(error)} does not exist; set steer_vector_load_dir to what was trained."
+    name = error.filename or _first_line(error)
+    return f"the vector {name} does not exist; set steer_vector_load_dir to what was trained."
 
 
 def _method_file(error: BaseException, frame: FrameType) -> str | None:
@@ -76,17 +77,16 @@ def _method_file(error: BaseException, frame: FrameType) -> str | None:
 def _hydra_key(error: BaseException) -> str | None:
     if not type(error).__module__.startswith(("hydra", "omegaconf")):
         return None
-    lines = list(_lines(error))
-    advice = next((line for line in lines if line.startswith("To append")), "")
+    advice = next((line for line in _lines(error) if line.startswith("To append")), "")
     rest = f"; {advice[0].lower()}{advice[1:]}" if advice else ""
-    return f"{lines[0].rstrip('.') if lines else type(error).__name__}{rest}; or check its spelling in the script's config."
+    return f"{_first_line(error)}{rest}; or check its spelling in the script's config."
 
 
 def _anything(error: BaseException, script: str) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"{script} stopped with {type(error).__name__} in {place.filename}, line {place.lineno} ({_first_line(error)}); "
-        "'run --debug' shows the traceback."
+        f"{script} stopped with {type(error).__name__} in {place.filename}, line {place.lineno} "
+        f"({_first_line(error)}); 'run --debug' shows the traceback."
     )
 
 
