@@ -15,7 +15,19 @@ from typing import Any
 
 import pytest
 import torch
-from host.inside import CHECKOUT, LAYER, for_upstream, general, host_module, logged, spilt_shell
+from host.inside import (
+    CHECKOUT,
+    LAYER,
+    applied,
+    for_upstream,
+    general,
+    host_module,
+    logged,
+    loss_mode,
+    spilt_shell,
+    train,
+    unsteered_losses,
+)
 from host.models import items
 from omegaconf import OmegaConf
 
@@ -30,19 +42,6 @@ OLDEST = not (CHECKOUT / "steer" / "benchmarks").is_dir()
 NEWEST = "METHOD_FNS" not in REGISTRY_TEXT and not OLDEST
 MIDDLE = not OLDEST and not NEWEST
 EXPERIMENTS = CHECKOUT / "hparams" / "Steer" / "experiment_hparams" / "spilt_experiment"
-
-
-def train(wrapper: Any, tmp_path: Path, form: str = "local_weight", data: Any = None, **values: Any) -> Any:
-    """EasyEdit's own training, on the tokenizer it needs."""
-    function = host_module("steer.utils.alg_dict").METHODS_CLASS_DICT["spilt"]["train"]
-    with for_upstream(wrapper.tokenizer):
-        return function(spilt_shell(form, tmp_path, **values), items() if data is None else data, model=wrapper)
-
-
-def applied(wrapper: Any, form: str, vectors: Any = None, **values: Any) -> Any:
-    registry = host_module("steer.utils.alg_dict")
-    hparams = registry.HYPERPARAMS_CLASS_DICT["spilt"]["apply"](intervention_method=form, device="cpu", **values)
-    return registry.METHODS_CLASS_DICT["spilt"]["apply"](hparams, wrapper, vectors)
 
 
 @pytest.mark.skipif(not NEWEST, reason="the other commits import, given sae_lens")
@@ -229,11 +228,10 @@ def test_training_skips_the_prefix_and_application_does_not(wrapper: Any, tmp_pa
     assert wrapped_blocks(wrapper)[LAYER].intervention_dict["spilt"].intervention_locations is None
 
 
-def test_loss_mode_cannot_name_the_trained_vector() -> None:
-    """The runner passes these on, but they are no fields, so the loss mode measures a fresh random vector."""
-    fields = host_module("steer.utils.alg_dict").HYPERPARAMS_CLASS_DICT["spilt"]["train"].__dataclass_fields__
-    assert "inference" in fields
-    assert "init_vector_path" not in fields and "sft_preference_type" not in fields
+def test_loss_mode_measures_a_random_vector(wrapper: Any, tmp_path: Path) -> None:
+    """The vector that is loaded is put aside, so one near zero gives other losses than no steering."""
+    measured = loss_mode(wrapper, torch.full((32,), 1e-7), tmp_path)
+    assert max(abs(a - b) for a, b in zip(measured, unsteered_losses(wrapper), strict=True)) > 1e-3
 
 
 def test_yaml_slips() -> None:

@@ -1,4 +1,4 @@
-"""Edit a file of EasyEdit: places found in its syntax tree, our own text put there, everything else left byte for byte."""
+"""Edit a file of EasyEdit: places found in its syntax tree, our own text put there, the rest left byte for byte."""
 
 from __future__ import annotations
 
