@@ -5,8 +5,11 @@ Run by `python -m easyedit_split.easyedit.upstream CHECKOUT`, on a branch for ea
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +21,12 @@ from host.checks_objectives import Watched, ablate_everywhere, change_of, our_st
 from host.inside import (
     CHECKOUT,
     FACTOR,
+    FORMS,
     LAYER,
     RANK,
     applied,
     for_upstream,
+    generate,
     host_module,
     logged,
     logits,
@@ -30,6 +35,7 @@ from host.inside import (
     train,
     unsteered_losses,
     upstream_shell,
+    write_method,
 )
 from host.models import items
 from omegaconf import OmegaConf
@@ -334,3 +340,77 @@ def test_reps_divides_by_the_answers_length(
         f"RePS, {form}: a pair's loss over the published one", f"{float(ratios.min()):.3f} to {float(ratios.max()):.3f}"
     )
     assert torch.allclose(ratios, torch.ones_like(ratios), rtol=1e-4, atol=0)
+
+
+# --- 13, 14, 15 -----------------------------------------------------------------------------------------------------
+
+DATASETS, MODELS = ("psychopathy", "powerseeking", "axbench"), ("gemma-2-9b-it", "qwen2.5-7b-it")
+RUNS = [("spilt", form) for form in FORMS] + [("sft", form) for form in FORMS] + [("reps", form) for form in FORMS]
+
+
+def runner() -> Any:
+    spec = importlib.util.spec_from_file_location("run_SPILT", CHECKOUT / "examples" / "run_SPILT.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_runner_finds_every_file() -> None:
+    """For each data set, model, method and form; and the file says that form, and a concept."""
+    missing, wrong, module = 0, 0, runner()
+    for dataset, model, (method, form) in itertools.product(DATASETS, MODELS, RUNS):
+        path = module._resolve_generate_hparam(str(CHECKOUT), dataset, model, method, form)
+        applied_by = module._resolve_apply_hparam(str(CHECKOUT), dataset, model, method)
+        missing += path is None
+        try:
+            wrong += path is not None and OmegaConf.load(path).intervention_method != form
+            wrong += "concept_id" not in OmegaConf.load(applied_by)
+        except Exception:
+            wrong += 1
+    measured("method files that the runner does not find, of 54", missing)
+    measured("method files that do not parse, name another form, or apply without a concept", wrong)
+    assert missing == wrong == 0
+
+
+def test_shell_script_names_what_exists() -> None:
+    text = (CHECKOUT / "examples" / "run_SPILT.sh").read_text(encoding="utf-8")
+    scripts = re.findall(r"python (\S+\.py)", text)
+    methods, models = re.findall(r"--method (\S+)", text), re.findall(r"--model_name (\S+)", text)
+    known = {"all", *runner().VALID_METHODS}
+    off = sum(not (CHECKOUT / s).is_file() for s in scripts) + len([m for m in methods if m not in known])
+    off += sum(not (EXPERIMENTS / "psychopathy" / m).is_dir() for m in models)
+    measured("names in run_SPILT.sh that do not exist", f"{off} of {len(scripts) + len(methods) + len(models)}")
+    assert scripts and off == 0
+    guide = (CHECKOUT / "examples" / "SPLIT.md").read_text(encoding="utf-8")
+    assert all((CHECKOUT / script).is_file() for script in re.findall(r"python (\S+\.py)", guide))
+
+
+def test_every_data_set_can_be_applied() -> None:
+    listed = OmegaConf.load(CHECKOUT / "hparams" / "Steer" / "dataset_format.yaml")
+    lacking = [name for name in ("psychopathy", "powerseeking") if name not in listed.generation]
+    measured("data sets of the experiments that cannot be applied", ", ".join(lacking) or "none")
+    assert not lacking
+    assert listed.generation.powerseeking.file_path.endswith("test.csv")
+    assert "SPLIT" in (CHECKOUT / "README_2.md").read_text(encoding="utf-8")
+
+
+def test_printed_folder_is_the_one_written(wrapper: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(tmp_path, Path(wrapper.model_name_or_path), [write_method(tmp_path / "m.yaml", "lora")], items(2))
+    said = re.findall(r"Saving vectors to (\S+)", capsys.readouterr().out)
+    written = [path.name for path in (tmp_path / "vectors" / "mine").iterdir()]
+    measured("folder printed, and folder written", f"{Path(said[0]).name}, {', '.join(written)}")
+    assert Path(said[0]).is_dir()
+
+
+def test_split_is_a_method_of_plain_easyedit() -> None:
+    """Without launcher, Hydra plugin or a call of `register`; EasyEdit's own methods are as they were."""
+    done = plain_python(
+        "import steer.utils.alg_dict as registry\n"
+        "print('split' in registry.METHODS_CLASS_DICT, 'spilt' in registry.METHODS_CLASS_DICT)\n"
+    )
+    measured("'split' is a method", done.stdout.split()[0] if done.stdout.split() else "no import")
+    assert done.stdout.split() == ["True", "True"], done.stderr
+    files = list((CHECKOUT / "hparams" / "Steer" / "split_hparams").glob("*.yaml"))
+    assert len(files) == 18 and all(OmegaConf.load(path).alg_name == "split" for path in files)
+    assert "easyedit-split" in (CHECKOUT / "requirements_2.txt").read_text(encoding="utf-8")

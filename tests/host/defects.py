@@ -21,12 +21,14 @@ from host.inside import (
     applied,
     for_upstream,
     general,
+    generate,
     host_module,
     logged,
     loss_mode,
     spilt_shell,
     train,
     unsteered_losses,
+    write_method,
 )
 from host.models import items
 from omegaconf import OmegaConf
@@ -243,6 +245,40 @@ def test_yaml_slips() -> None:
     twice = EXPERIMENTS / "axbench" / "gemma-2-9b-it" / "spilt" / "generate_spilt_lora.yaml"
     with pytest.raises(Exception, match="duplicate key lora_alpha"):
         OmegaConf.load(twice)
+
+
+def test_some_files_are_never_found() -> None:
+    """The runner looks for generate_<method>_<form>.yaml; the script calls a runner of another name."""
+    stray = sorted(path.name for path in EXPERIMENTS.rglob("generate_spilt_*_XXXXX.yaml"))
+    assert stray == ["generate_spilt_local_weight_XXXXX.yaml", "generate_spilt_lora_XXXXX.yaml"]
+    script = (CHECKOUT / "examples" / "run_SPILT.sh").read_text(encoding="utf-8")
+    assert "./examples/run_SPLIT.py" in script and not (CHECKOUT / "examples" / "run_SPLIT.py").exists()
+    listed = OmegaConf.load(CHECKOUT / "hparams" / "Steer" / "dataset_format.yaml")
+    assert "powerseeking" in listed.train and "powerseeking" not in listed.generation
+
+
+def test_another_folder_is_printed_than_is_written(
+    wrapper: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the form, '<method>_vector' is printed."""
+    generate(tmp_path, Path(wrapper.model_name_or_path), [write_method(tmp_path / "m.yaml", "lora")], items(2))
+    assert f"Saving vectors to {tmp_path / 'vectors' / 'mine' / 'split_vector'} ..." in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "vectors" / "mine").iterdir()] == ["split_lora"]
+
+
+def test_vector_of_zeros_gives_no_number(wrapper: Any, tmp_path: Path) -> None:
+    """The projection on it is divided by its norm, though factor and vector say that nothing is to be done."""
+    train(wrapper, tmp_path, "vector", lr=0.0)
+    with torch.no_grad():
+        wrapper.steer_vector.proj.weight.zero_()
+    wrapper.steer_vector.subspaces = [{"steering_factor": torch.ones(2)}]
+    assert bool(wrapper.steer_vector.forward(torch.randn(2, 12, 32)).output.isnan().any())
+
+
+def test_split_is_no_method_of_plain_easyedit() -> None:
+    code = "import steer.utils.alg_dict as registry\nprint('split' in registry.METHODS_CLASS_DICT)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+    assert "True" not in done.stdout
 
 
 @pytest.mark.skipif(NEWEST, reason="mended in 14cea82")

@@ -41,7 +41,8 @@ def measured(what: str, value: Any) -> None:
     if "EASYEDIT_SPLIT_MEASURED" in os.environ:
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         with open(os.environ["EASYEDIT_SPLIT_MEASURED"], "a", encoding="utf-8") as file:
-            file.write(json.dumps({"what": what, "value": shown}) + "\n")
+            test = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split("[")[0].split(" ")[0]
+            file.write(json.dumps({"test": test, "what": what, "value": shown}) + "\n")
 
 
 def host_module(name: str) -> Any:

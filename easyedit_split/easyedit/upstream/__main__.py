@@ -27,19 +27,22 @@ class Result:
     applied: str
     before: Outcome
     after: Outcome
+    branched: bool = True
 
     @property
     def lines(self) -> list[str]:
         head = f"{self.patch.number:02d} {self.patch.title}: {self.applied}"
         lines = [head]
+        if not self.branched:
+            return lines
         for kind, tests in (("defect", self.patch.defects), ("cure", self.patch.cures)):
             for test in map(_name, tests):
                 if test in self.before.held or test in self.after.held:
                     states = [_state(outcome.held.get(test)) for outcome in (self.before, self.after)]
                     lines.append(f"   {kind} {test}: {states[0]} -> {states[1]}")
-        for what in {**self.before.measured, **self.after.measured}:
-            values = [outcome.measured.get(what, "-") for outcome in (self.before, self.after)]
-            lines.append(f"   {what}: {values[0]} -> {values[1]}")
+        for key in {**self.before.measured, **self.after.measured}:
+            values = [outcome.measured.get(key, "-") for outcome in (self.before, self.after)]
+            lines.append(f"   {key[1]}: {values[0]} -> {values[1]}")
         return lines
 
     @property
@@ -83,20 +86,20 @@ def _run(checkout: Path, patches: list[Patch], validate: bool) -> int:
     taken = [name for name in (*(p.branch for p in patches), TOGETHER) if branch_exists(checkout, name)]
     if taken:
         raise HostError(f"the branch {taken[0]} exists in {checkout}; delete it with 'git branch -D {taken[0]}'")
-    before = _before(checkout, base, patches) if validate else {}
+    before = _before(checkout, base, patches) if validate else Outcome()
     good = True
     for patch in patches:
-        result = _one(checkout, base, patch, before.get(patch.number, Outcome()), validate)
+        result = _one(checkout, base, patch, before.of([_name(t) for t in _tests(patch)]), validate)
         print("\n".join(result.lines), flush=True)
-        good = good and (not validate or not branch_exists(checkout, patch.branch) or result.good)
+        good = good and (not validate or not result.branched or result.good)
     if len(patches) > 1:
         good = _together(checkout, base, patches, validate) and good
     return 0 if good else 1
 
 
-def _before(checkout: Path, base: str, patches: list[Patch]) -> dict[int, Outcome]:
+def _before(checkout: Path, base: str, patches: list[Patch]) -> Outcome:
     with worktree(checkout, "--detach", base) as root:
-        return {patch.number: run_tests(root, _tests(patch)) for patch in patches}
+        return run_tests(root, [test for patch in patches for test in _tests(patch)])
 
 
 def _one(checkout: Path, base: str, patch: Patch, before: Outcome, validate: bool) -> Result:
@@ -108,7 +111,7 @@ def _one(checkout: Path, base: str, patch: Patch, before: Outcome, validate: boo
     except (Refused, NotNeeded) as error:
         delete_branch(checkout, patch.branch)
         kind = "not needed" if isinstance(error, NotNeeded) else "refused"
-        return Result(patch, f"{kind}: {error}", before, Outcome())
+        return Result(patch, f"{kind}: {error}", before, Outcome(), branched=False)
     return Result(patch, f"branch {patch.branch}", before, after)
 
 
@@ -132,7 +135,7 @@ def _together(checkout: Path, base: str, patches: list[Patch], validate: bool) -
         outcome = run_tests(root, [*cures, "together.py"])
     for test, held in outcome.held.items():
         print(f"   {test}: {_state(held)}")
-    for what, value in outcome.measured.items():
+    for (_, what), value in outcome.measured.items():
         print(f"   {what}: {value}")
     return all(outcome.held.values())
 

@@ -98,7 +98,8 @@ class Source:
         return self._starts[line - 1] + column
 
     def _text(self, text: str, indent: int) -> bytes:
-        lines = textwrap.indent(textwrap.dedent(text).strip("\n"), " " * indent)
+        text = textwrap.dedent(text).removeprefix("\n").removesuffix("\n")
+        lines = textwrap.indent(text, " " * indent)
         return lines.encode().replace(b"\n", self._newline)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +20,15 @@ MEASURED = "EASYEDIT_SPLIT_MEASURED"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Which tests held, by name (parametrised ones together), and what they measured."""
+    """Which tests held, by name (parametrised ones together), and what they measured: (test, what) -> figure."""
 
     held: dict[str, bool] = field(default_factory=dict)
-    measured: dict[str, str] = field(default_factory=dict)
+    measured: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def of(self, tests: Collection[str]) -> Outcome:
+        """The part about some of the tests."""
+        held = {name: value for name, value in self.held.items() if name in tests}
+        return Outcome(held, {key: value for key, value in self.measured.items() if key[0] in tests})
 
 
 def run_tests(checkout: Path, tests: Sequence[str]) -> Outcome:
@@ -62,6 +67,6 @@ def _held(report: Path) -> dict[str, bool]:
     return held
 
 
-def _measured(log: Path) -> dict[str, str]:
+def _measured(log: Path) -> dict[tuple[str, str], str]:
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    return {entry["what"]: entry["value"] for entry in map(json.loads, lines)}
+    return {(entry["test"], entry["what"]): entry["value"] for entry in map(json.loads, lines)}
