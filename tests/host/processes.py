@@ -62,10 +62,10 @@ def make_clone(root: Path, checkout: Path) -> Path:
     return place
 
 
-def change_one_word(place: Path, dataset: str, model: str, method: str = "spilt", to: str = "split") -> None:
-    """In the files that EasyEdit ships for a data set and model, `alg_name: spilt` becomes `split`."""
+def change_one_word(place: Path, dataset: str, model: str, name: str = "spilt", to: str = "split") -> None:
+    """In the `spilt` files that EasyEdit ships for a data set and model, `alg_name: spilt` becomes `split`."""
     experiment = place / "hparams" / "Steer" / "experiment_hparams" / "spilt_experiment"
-    for file in (experiment / dataset / model / method).glob("*.yaml"):
+    for file in (experiment / dataset / model / "spilt").glob("*.yaml"):
         text = file.read_text(encoding="utf-8")
-        assert f"alg_name: {method}\n" in text
-        file.write_text(text.replace(f"alg_name: {method}\n", f"alg_name: {to}\n"), encoding="utf-8")
+        assert f"alg_name: {name}\n" in text
+        file.write_text(text.replace(f"alg_name: {name}\n", f"alg_name: {to}\n"), encoding="utf-8")

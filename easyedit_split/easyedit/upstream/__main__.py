@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import HostError, SteeringError
 from ..registration import is_checkout
 from .edit import Refused
-from .git import branch_exists, commit_all, delete_branch, git, worktree
+from .git import branch_exists, commit_all, delete_branch, git, undo_all, worktree
 from .patch import NotNeeded, Patch
 from .patches import PATCHES
 from .validate import Outcome, run_tests
@@ -124,7 +124,7 @@ def _together(checkout: Path, base: str, patches: list[Patch], validate: bool) -
                 patch.apply(root)
             except (Refused, NotNeeded) as error:
                 print(f"{patch.number:02d} is left out: {error}")
-                git(root, "checkout", "--quiet", "--", ".")  # what it had edited before it refused
+                undo_all(root)  # what it had edited before it refused
                 continue
             commit_all(root, patch.message)
             made.append(patch)

@@ -55,3 +55,9 @@ def commit_all(root: Path, message: str) -> None:
     git(root, "add", "--all")
     known = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False).stdout.strip()
     git(root, *(() if known else _AUTHOR), "commit", "--quiet", "--message", message)
+
+
+def undo_all(root: Path) -> None:
+    """Take back every change that is not committed, new files too; for the temporary working trees alone."""
+    git(root, "reset", "--quiet", "--hard")
+    git(root, "clean", "--quiet", "-fd")
