@@ -74,7 +74,8 @@ def test_a_real_model_is_steered_through_easyedits_scripts(home: Path, clone: Pa
             *LAUNCHED, "vectors_apply.py", *common, f"apply_steer_hparam_paths=[{METHOD}/apply_spilt.yaml]",
             f"steer_vector_load_dir=[{saved}]", "generation_data=[psychopathy]", "generation_data_size=4",
             f"generation_output_dir=answers/{form}", "generate_orig_output=true",
-            "generation_params={max_new_tokens:8,do_sample:false}", f"+intervention_method={form}", "+multipliers=[2.0]",
+            "generation_params={max_new_tokens:8,do_sample:false}", f"+intervention_method={form}",
+            "+multipliers=[2.0]",
         ],
         clone, home,
     )  # fmt: skip
