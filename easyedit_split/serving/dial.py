@@ -26,7 +26,7 @@ class Added:
     rows: slice
     tensors: dict[str, Tensor]
 
-    def term(self, x: Tensor | None, values: Tensor) -> Tensor | None:
+    def term(self, x: Any, values: Tensor) -> Tensor | None:
         """`m1 dW x + m2 db` in float32, `(tokens, d)`; `values` `(2, tokens)`. None: nothing is added here."""
         term = None
         if "B" in self.tensors:

@@ -46,7 +46,7 @@ class Hook:
         owner, name = self.owner()
         before = getattr(owner, name)
         if not hasattr(before, "steered"):
-            after = functools.wraps(before)(make(before))
+            after: Any = functools.wraps(before)(make(before))
             after.steered = True
             setattr(owner, name, after)
 
@@ -87,7 +87,8 @@ def check_version(version: str) -> None:
     plain = version.partition("+")[0]
     if plain not in TESTED:
         raise ConfigError(
-            f"vLLM {version} is unknown to this plugin, which was tested with {' and '.join(TESTED)}: install one of them"
+            f"vLLM {version} is unknown to this plugin, which was tested with {' and '.join(TESTED)}: "
+            "install one of them"
         )
     for hook in EVERYWHERE:
         if not hook.is_known():

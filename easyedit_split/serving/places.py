@@ -1,4 +1,4 @@
-"""Where an artifact's site lies in vLLM's model: the module, this process's rows of its output and columns of its input.
+"""Where an artifact's site lies in vLLM's model: the module, and this process's part of its output and input.
 
 vLLM joins maps that Hugging Face keeps apart (`qkv_proj`, `gate_up_proj`) and splits large ones over processes.
 """
