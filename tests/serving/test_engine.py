@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from changes import CHANGES, NEW, QUESTIONS, SWEPT, Answer, Reference, answers_of, farthest
+from changes import CHANGES, NEW, QUESTIONS, SWEPT, Reference, answers_of, farthest
+from engines import Ask, Strengths, engine, written
 
 pytestmark = pytest.mark.vllm
 
@@ -29,49 +30,17 @@ def reference(demo: Any, folder: Path) -> Reference:
 
 @pytest.fixture(scope="module")
 def llm(folder: Path) -> Iterator[Any]:
-    from vllm import LLM
-
     from easyedit_split.demo import model_path
-    from easyedit_split.serving import steering
 
-    engine = LLM(
-        model=str(model_path()), dtype="float32", enforce_eager=True, max_model_len=512, block_size=32,
-        num_gpu_blocks_override=32, max_num_seqs=16, max_num_batched_tokens=48, enable_chunked_prefill=True,
-        enable_prefix_caching=True, disable_log_stats=False,
-        additional_config=steering([folder / name for name in CHANGES]),
-    )  # fmt: skip
-    yield engine
-    engine.llm_engine.engine_core.shutdown()
-
-
-class Ask:
-    """Questions to an engine, each with what to steer by (None: nothing)."""
-
-    def __init__(self, llm: Any, reference: Reference) -> None:
-        self.llm, self.reference = llm, reference
-
-    def outputs(self, asked: Sequence[tuple[Any, str]], new: int = NEW) -> list[Any]:
-        from vllm import SamplingParams
-
-        prompts = [{"prompt_token_ids": self.reference.prompt(question)} for _, question in asked]
-        extra = [None if steer is None else {"steer": steer} for steer, _ in asked]
-        options = [SamplingParams(temperature=0, max_tokens=new, logprobs=0, extra_args=e) for e in extra]
-        return self.llm.generate(prompts, options, use_tqdm=False)
-
-    def __call__(self, asked: Sequence[tuple[Any, str]], new: int = NEW) -> list[Answer]:
-        return answers_of(self.outputs(asked, new))
-
-    def forget(self) -> None:
-        assert self.llm.reset_prefix_cache()
+    small = {"num_gpu_blocks_override": 32, "max_num_batched_tokens": 48, "enable_chunked_prefill": True}
+    options = {**small, "enable_prefix_caching": True, "disable_log_stats": False}
+    with engine(Path(model_path()), [folder / name for name in CHANGES], **options) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def ask(llm: Any, reference: Reference) -> Ask:
     return Ask(llm, reference)
-
-
-def _text(strengths: Mapping[str, tuple[float, float]]) -> list[str]:
-    return [f"{name}@m1={m1!r},m2={m2!r}!" for name, (m1, m2) in strengths.items()]
 
 
 def _metric(llm: Any, name: str) -> float:
@@ -90,7 +59,7 @@ def test_the_engine_s_own_noise(ask: Ask, reference: Reference) -> None:
 
 
 def test_a_mixed_batch_is_what_attach_says(ask: Ask, llm: Any, reference: Reference) -> None:
-    cells: list[tuple[dict[str, tuple[float, float]], str]] = [
+    cells: list[tuple[Strengths, str]] = [
         ({name: (m, m)}, question) for name in CHANGES for m in STRENGTHS for question in QUESTIONS
     ]
     pairs = [("vector", "lora"), ("local", "stream"), ("query", "answer_local"), ("late_lora", "answer_vector")]
@@ -99,7 +68,7 @@ def test_a_mixed_batch_is_what_attach_says(ask: Ask, llm: Any, reference: Refere
     before = _metric(llm, "vllm:num_preemptions")
     for seed in range(2):  # the second time with other company, and another cache
         random.Random(seed).shuffle(cells)
-        answers = ask([(_text(strengths), question) for strengths, question in cells])
+        answers = ask([(written(strengths), question) for strengths, question in cells])
         for found, (strengths, question) in zip(answers, cells, strict=True):
             want = reference.answer(strengths, question)
             assert found.tokens == want.tokens, (strengths, question)
@@ -143,7 +112,7 @@ def test_tokens_before_the_first_steered_one_are_everyone_s(ask: Ask, reference:
     ask([(None, first)])
     outputs = ask.outputs([("answer_vector@2", second), ("answer_local@-1", second), ("late_lora@2", second)])
     assert [out.num_cached_tokens for out in outputs] == [shared, shared, 0]
-    strengths: tuple[dict[str, tuple[float, float]], ...] = (
+    strengths: tuple[Strengths, ...] = (
         {"answer_vector": (2.0, 2.0)}, {"answer_local": (-1.0, -1.0)}, {"late_lora": (2.0, 2.0)}
     )  # fmt: skip
     for found, m in zip(answers_of(outputs), strengths, strict=True):
