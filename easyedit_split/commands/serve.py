@@ -1,0 +1,21 @@
+"""`easyedit-split serve`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "artifacts", nargs="+", metavar="FOLDER|NAME=FOLDER", help="artifacts to serve, each under its folder's name"
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL", help="a folder, a hub id, or demo")
+    parser.epilog = "Everything else is passed on to `vllm serve` (--port, --dtype, --max-model-len, …)."
+    parser.set_defaults(passed_on=[])
+    parser.allow_abbrev = False
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..serving.launch import serve
+
+    return serve(arguments.artifacts, arguments.model, arguments.passed_on)

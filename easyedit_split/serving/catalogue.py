@@ -1,0 +1,159 @@
+"""What a server offers: artifacts by name, each with the strength its sweep recommends and the range it was swept over.
+
+The catalogue is made once, where the server is started. It travels to every process of vLLM as plain JSON in
+`additional_config`. Requests name artifacts; paths are never taken from a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..changes.artifact import SteeringArtifact
+from ..errors import ArtifactError, ConfigError
+from ..run_folder import TEST
+from ..sweeps.table import SweepTable
+
+KEY = "easyedit_split"  # in vLLM's additional_config
+BASE = "base"  # the unsteered model's name
+BUDGET = 1.0  # nats of utility that the recommended strength may cost, as in the demo
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Served:
+    """One artifact as a server knows it.
+
+    `digest` is the SHA-256 of its file. `recommended` is None where no sweep recommends a strength, `swept` (lowest,
+    highest) None where there is no sweep. `rule` and `prefix` are its `Positions`.
+    """
+
+    name: str
+    file: str
+    digest: str
+    form: str
+    layer: int
+    component: str
+    shapes: dict[str, list[int]]
+    model: dict[str, Any]
+    rule: str
+    prefix: int
+    recommended: float | None
+    swept: tuple[float, float] | None
+
+    def load(self) -> SteeringArtifact:
+        """The artifact itself.
+
+        Raises:
+            ArtifactError: it is broken, or not the file that the server was started with.
+        """
+        if _digest(Path(self.file)) != self.digest:
+            raise ArtifactError(f"{self.file} was changed after the server was started: start it again")
+        return SteeringArtifact.load(self.file)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every artifact of a server, in the order given."""
+
+    entries: tuple[Served, ...]
+
+    @classmethod
+    def read(cls, artifacts: Sequence[str | Path]) -> Catalogue:
+        """Read artifacts given as folders (named after the folder) or as `NAME=FOLDER`.
+
+        Raises:
+            ConfigError: a name that cannot be served, or one given twice.
+            ArtifactError: no artifact there, a broken one, or a sweep that is not its own.
+        """
+        named = [_named(str(artifact)) for artifact in artifacts]
+        for name, folder in named:
+            if not _NAME.fullmatch(name) or name == BASE:
+                raise ConfigError(
+                    f"{name!r} cannot be the name of a served artifact (letters, digits, . _ and -, not {BASE!r}): "
+                    f"give one as NAME={folder}"
+                )
+            if [other for other, _ in named].count(name) > 1:
+                raise ConfigError(f"two artifacts are named {name!r}: give one another name, as NAME={folder}")
+        return cls(tuple(_read(name, Path(folder)) for name, folder in named))
+
+    def config(self) -> dict[str, Any]:
+        """As vLLM's `additional_config`, which is also part of its key for compiled graphs."""
+        return {KEY: {"version": __version__, "artifacts": [asdict(entry) for entry in self.entries]}}
+
+    @classmethod
+    def of(cls, additional_config: Any) -> Catalogue | None:
+        """The catalogue in vLLM's `additional_config`; None where there is none."""
+        found = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
+        if not found:
+            return None
+        entries = ({**e, "swept": tuple(e["swept"]) if e["swept"] else None} for e in found["artifacts"])
+        return cls(tuple(Served(**entry) for entry in entries))
+
+    def find(self, name: str) -> tuple[int, Served] | None:
+        """Place and entry of a name."""
+        return next(((i, entry) for i, entry in enumerate(self.entries) if entry.name == name), None)
+
+    @property
+    def names(self) -> list[str]:
+        return [entry.name for entry in self.entries]
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if equals and not Path(text).exists():
+        return name, folder
+    path = Path(text)
+    return (path.parent if path.is_file() else path).resolve().name, text
+
+
+def _read(name: str, folder: Path) -> Served:
+    artifact = SteeringArtifact.load(folder)
+    file = folder if folder.is_file() else folder / f"layer_{artifact.site.layer}.safetensors"
+    recommended, swept = _swept(file.parent / TEST, artifact)
+    return Served(
+        name=name,
+        file=str(file.resolve()),
+        digest=_digest(file),
+        form=artifact.form,
+        layer=artifact.site.layer,
+        component=artifact.site.component,
+        shapes={key: list(t.shape) for key, t in artifact.delta.tensors().items()},
+        model={key: artifact.model[key] for key in ("architecture", "layers", "width") if key in artifact.model},
+        rule=artifact.positions.rule,
+        prefix=artifact.positions.prefix,
+        recommended=recommended,
+        swept=swept,
+    )
+
+
+def _swept(file: Path, artifact: SteeringArtifact) -> tuple[float | None, tuple[float, float] | None]:
+    """The recommended strength and the swept range, from the sweep beside an artifact."""
+    if not file.exists():
+        return None, None
+    from ..analysis.pipeline import analyse
+    from ..errors import FitError
+
+    table = SweepTable.load(file)
+    made_with = table.header.get("artifact", {})
+    if (made_with.get("form"), made_with.get("site")) != (artifact.form, str(artifact.site)):
+        raise ArtifactError(f"{file} is the sweep of another change than the artifact beside it: sweep again")
+    swept = float(table.factors.min()), float(table.factors.max())
+    try:
+        best = analyse(table, BUDGET, n_boot=1).recommendation
+    except FitError:
+        return None, swept
+    usable = best is not None and best.m and best.reliable and best.limit not in ("none", "never")
+    return (float(best.m) if usable else None), swept  # type: ignore[union-attr,arg-type]
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read ({error.strerror}): check the path") from None

