@@ -31,6 +31,10 @@ class ArtifactError(SteeringError):
     """A file of ours (artifact, sweep, checkpoint, manifest) is broken or belongs to another model."""
 
 
+class ProgressError(ArtifactError):
+    """A file of unfinished work is broken or of another run: without it the work starts again."""
+
+
 class NotMergeableError(SteeringError):
     """A change cannot be written into the weights or exported in the way that was asked."""
 

@@ -7,14 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from .data.tokens import Encoder
 from .errors import ConfigError, DataError
+from .models.guards import eval_mode_frozen, random_state_kept
+from .models.parts import context_length, embedding_device, unwrap
+from .models.protocols import CausalLM, Tokenizer
 
 MIN_TEMPERATURE = 1e-3
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     questions: Sequence[str],
     *,
     max_new_tokens: int = 64,
@@ -40,13 +47,6 @@ def generate(
         ConfigError: a number out of range.
         DataError: an empty prompt, or one that leaves no room for `max_new_tokens` in the model's context.
     """
-    import torch
-    from tqdm import tqdm
-
-    from .data.tokens import Encoder
-    from .models.guards import eval_mode_frozen, random_state_kept
-    from .models.parts import context_length, embedding_device
-
     if isinstance(questions, str):
         raise DataError("questions is one text: give a list of them")
     _check_numbers(max_new_tokens, batch_size, temperature, seed)
@@ -89,13 +89,11 @@ def _check_numbers(max_new_tokens: int, batch_size: int, temperature: float, see
 
 
 @contextmanager
-def _own_settings_aside(model: Any) -> Iterator[None]:
+def _own_settings_aside(model: CausalLM) -> Iterator[None]:
     """Inside, the model (and what PEFT wrapped around it) has transformers' plain generation settings."""
     from transformers import GenerationConfig
 
-    from .models.parts import unwrap
-
-    owners = [
+    owners: list[Any] = [
         owner for owner in {id(m): m for m in (model, unwrap(model))}.values() if "generation_config" in vars(owner)
     ]
     before = [owner.generation_config for owner in owners]
@@ -117,9 +115,7 @@ def _check_lengths(prompts: list[list[int]], new: int, context: int | None) -> N
             )
 
 
-def _left_padded(rows: list[list[int]], pad: int) -> Any:
-    import torch
-
+def _left_padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(r)) + r for r in rows])
     mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])

@@ -24,6 +24,13 @@ def parameter_names(kind: Kind) -> tuple[str, ...]:
     return LINEAR_NAMES[kind] + SHAPE_NAMES
 
 
+def on_branch(m: ArrayLike, sides: str) -> Array:
+    """Strengths at which a curve is evaluated: where only the negative branch was fitted (``"minus"``), 0 is its end,
+    so it becomes the largest number below 0."""
+    m = np.asarray(m, dtype=float)
+    return np.where(m == 0, -5e-324, m) if sides == "minus" else m
+
+
 def _by_sign(m: Array, shape: Array) -> tuple[Array, Array, Array]:
     """Centre, L and p that apply at each m; m = 0 belongs to the positive branch."""
     negative = m < 0

@@ -124,7 +124,7 @@ def _result(
 ) -> FitResult:
     names = decay.parameter_names(kind)
     sides = "both" if len(problem.sides) == 2 else problem.sides[0]
-    on_branch = np.where(m == 0, -5e-324, m) if sides == "minus" else m
+    on_branch = decay.on_branch(m, sides)
     predicted = decay.curve(kind, on_branch, params)
     r2 = r_squared(y, predicted)
     spread = uncertainty(kind, on_branch, y - predicted, params, problem, solution)

@@ -58,7 +58,9 @@ class Recommendation:
 
     @property
     def strength(self) -> str:
-        """m and its interval, for people."""
+        """m and its interval, for people; "no m" where no swept strength is within the budget."""
+        if self.m is None:
+            return "no m"
         within = "" if self.interval is None else f" [{self.interval[0]:.3g}, {self.interval[1]:.3g}]"
         return f"m = {self.m:.3g}{within}"
 

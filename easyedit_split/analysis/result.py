@@ -80,9 +80,7 @@ class FitResult:
         return float(self.m[0]), float(self.m[-1])
 
     def _on_branch(self, m: ArrayLike) -> Array:
-        """Strengths with 0 moved to the negative branch when that is the only one fitted."""
-        m = np.asarray(m, dtype=float)
-        return np.where(m == 0, -5e-324, m) if self.sides == "minus" else m
+        return decay.on_branch(m, self.sides)
 
     def predict(self, m: ArrayLike) -> Array:
         """The fitted curve at m, in nats, same shape as m. NaN on a side that was not measured."""

@@ -30,7 +30,7 @@ SEARCH_TOLERANCE, FINAL_TOLERANCE = 1e-8, 1e-13
 _BRANCHES = np.array(
     [(s, p) for s in np.log([0.0003, 0.003, 0.01, 0.03, 0.1, 0.5, 3.0]) for p in np.log([0.2, 0.5, 1.2, 4.0])]
 )
-_SCREEN_DROPS = (1e-3, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.9)
+SCREEN_DROPS = (1e-3, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,10 @@ class Objective:
         self.points = [problem.x[block] for block in self.blocks]
 
     def decay(self, shape: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-        """D at every point, and for each branch its offsets from the centre and log1p(offset^2 / L)."""
+        """D at every point, and for each branch its offsets from the centre and log1p(offset^2 / L).
+
+        `decay.decay` again, by blocks instead of signs and with the terms the gradient reuses: the search's inner loop.
+        """
         value, terms = np.empty_like(self.problem.x), []
         for i, (block, x) in enumerate(zip(self.blocks, self.points, strict=True)):
             offset = x - shape[3 * i]
@@ -130,7 +133,10 @@ class Objective:
 
 
 def continuity(shape: Array) -> float:
-    """log D(0-) - log D(0+): zero when the decay is continuous."""
+    """log D(0-) - log D(0+): zero when the decay is continuous.
+
+    `decay.continuity_gap` in logarithms: two values of D near 0 do not hide that one is many times the other.
+    """
     plus, minus = (exp(shape[i + 2]) * log1p(shape[i] ** 2 * exp(-shape[i + 1])) for i in (0, 3))
     return plus - minus
 
@@ -154,13 +160,14 @@ def bounds(problem: Problem) -> list[tuple[float, float]]:
     return result
 
 
-def _branch_fits(problem: Problem, side: str, drop: float) -> tuple[Array, Array, Array]:
+def branch_fits(problem: Problem, side: str, drop: float) -> tuple[Array, Array, Array]:
     """Screened branches with -log D(0) = ``drop``: shapes (S, 3) and normal equations (S, k, k), (S, k)."""
     x = problem.x[problem.block(side)]
     reach, sign = float(np.abs(x).max()), 1.0 if side == "plus" else -1.0
     centres = np.sqrt(np.exp(_BRANCHES[:, 0]) * np.expm1(drop / np.exp(_BRANCHES[:, 1])))
     inside = centres <= reach
     shapes = np.column_stack([sign * centres, _BRANCHES])[inside]
+    # D of every shape at once; `decay.decay` takes one
     value = np.exp(-np.exp(shapes[:, 2:]) * np.log1p((x - shapes[:, :1]) ** 2 * np.exp(-shapes[:, 1:2])))
     columns = [x * value, value, np.ones_like(value)] if problem.has_slope else [value, np.ones_like(value)]
     weight = problem.root_weight[problem.block(side)]
@@ -174,8 +181,8 @@ def starts(problem: Problem) -> Array:
     Normal equations of the branches add up, so every pair of branches costs one small linear solve.
     """
     best = []
-    for drop in _SCREEN_DROPS:
-        fits = [_branch_fits(problem, side, drop) for side in problem.sides]
+    for drop in SCREEN_DROPS:
+        fits = [branch_fits(problem, side, drop) for side in problem.sides]
         shapes, normal, moment = fits[0]
         if len(fits) == 2:
             normal = (normal[:, None] + fits[1][1][None]).reshape(-1, *normal.shape[1:])

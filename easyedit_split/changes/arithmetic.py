@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..models.identity import same_weights
 from .change import Change
 from .forms import LinearDelta, from_tensors
+from .lowrank import factorised
 
 C = TypeVar("C", bound="Change")
 
@@ -115,8 +116,6 @@ def _lora_sum(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors = {"A": torch.cat([a["A"], b["A"]]), "B": torch.cat([a["B"], b["B"]], dim=1)}
     most = min(tensors["A"].shape[1], tensors["B"].shape[0])
     if len(tensors["A"]) > most:
-        from .lowrank import factorised
-
         product = factorised(tensors["B"].double() @ tensors["A"].double(), rank=most)
         tensors = {"A": product.A, "B": product.B}
     return tensors

@@ -13,17 +13,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..errors import ArtifactError, ConfigError, SteeringError
 from ..models.identity import adds_at_block_output, check_model
+from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, resolve_site
 from ..storage.files import checksum, read_tensors, write_bytes, write_tensors
+from . import arithmetic
+from .attach import Handle, Strength, attach, check_fit
 from .forms import LinearDelta, from_tensors
+from .merge import Merge, merge
 from .positions import Positions
 
 if TYPE_CHECKING:
     from ..formats.peft import PeftExport
-    from .attach import Handle
-    from .merge import Merge
 
 FORMAT_VERSION = 1
 
@@ -52,7 +56,9 @@ class SteeringArtifact:
         place = json.dumps([self.form, asdict(self.site), asdict(self.positions)])
         return checksum(place, self.delta.tensors())[:16]
 
-    def attach(self, model: Any, m: Any = None, *, m1: Any = None, m2: Any = None, any_model: bool = False) -> Handle:
+    def attach(
+        self, model: CausalLM, m: Any = None, *, m1: Any = None, m2: Any = None, any_model: bool = False
+    ) -> Handle:
         """Steer `model` with strength `m` until the returned handle is removed (it is a context manager).
 
         Args:
@@ -62,13 +68,11 @@ class SteeringArtifact:
             ArtifactError: the model is another one (see `check_model`).
             ConfigError: a strength that is not finite, or not a number or `(B,)`.
         """
-        from .attach import attach
-
         return attach(model, self.delta, self.resolve(model, any_model), m, m1=m1, m2=m2, positions=self.positions)
 
     def merge(
         self,
-        model: Any,
+        model: CausalLM,
         m: float | None = None,
         *,
         m1: float | None = None,
@@ -81,16 +85,11 @@ class SteeringArtifact:
             ArtifactError: the model is another one (see `check_model`).
             NotMergeableError: the change cannot be written into the weights; the message says what to do instead.
         """
-        from .attach import Strength
-        from .merge import merge
-
         site = self.resolve(model, any_model)
         return merge(model, self.delta, site, self.positions, Strength(m, m1=m1, m2=m2))
 
-    def resolve(self, model: Any, any_model: bool = False) -> ResolvedSite:
+    def resolve(self, model: CausalLM, any_model: bool = False) -> ResolvedSite:
         """The site in `model`, after checking that the change was made for it (`check_model`)."""
-        from .attach import check_fit
-
         check_model(self.model, model, self.site.layer, any_model)
         resolved = resolve_site(model, self.site)
         check_fit(self.delta, resolved)
@@ -112,8 +111,6 @@ class SteeringArtifact:
             with suppress(OSError):  # then the file below cannot be written either
                 path.with_suffix(".pt").unlink(missing_ok=True)  # of the change that is replaced
         if self.acts_at_block_output:
-            import torch
-
             plain = io.BytesIO()  # torch.save to a full disk raises no OSError
             torch.save(self.delta.tensors()["db"].cpu().clone(), plain)
             write_bytes(path.with_suffix(".pt"), plain.getvalue())
@@ -156,15 +153,11 @@ class SteeringArtifact:
 
     def scaled(self, factor: float) -> SteeringArtifact:
         """The change times `factor`; see `arithmetic.scaled`."""
-        from .arithmetic import scaled
-
-        return scaled(self, factor)
+        return arithmetic.scaled(self, factor)
 
     def __add__(self, other: SteeringArtifact) -> SteeringArtifact:
         """The sum of two changes at one site, exact; see `arithmetic.add`."""
-        from .arithmetic import add
-
-        return add(self, other) if isinstance(other, SteeringArtifact) else NotImplemented
+        return arithmetic.add(self, other) if isinstance(other, SteeringArtifact) else NotImplemented
 
     def to_peft(self, folder: str | Path, m: float = 1.0, **options: Any) -> PeftExport:
         """Write a PEFT LoRA adapter of strength `m`; see `formats.peft.to_peft` for `options` and errors."""

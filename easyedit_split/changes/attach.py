@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, SiteError
 from ..models.parts import decoder
+from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, resolve_site
 from .forms import LinearDelta
 from .positions import Positions, mask_of_call
@@ -69,20 +70,21 @@ def _checked(value: Any, name: str) -> float | Tensor:
 class Handle:
     """A change attached to a model; a context manager that removes itself.
 
-    `set_strength` turns the dial, `steer_only` fixes the steered positions of the calls inside it, `remove` detaches
-    and leaves the model as it was.
+    `set_strength` turns the dial, `remove` detaches and leaves the model as it was. For the calls inside them,
+    `steer_only` fixes the steered positions, `silenced` turns the change off, `dropping` drops entries of it and
+    `ablating` takes its direction out instead of adding it.
     """
 
     def __init__(
-        self, model: Any, delta: LinearDelta, site: ResolvedSite, strength: Strength, positions: Positions
+        self, model: CausalLM, delta: LinearDelta, site: ResolvedSite, strength: Strength, positions: Positions
     ) -> None:
         check_fit(delta, site)
         self.delta = delta
         self.strength = strength
         self.positions = positions
-        self.dropout = 0.0
-        self.ablate = False
         self.site = site
+        self._dropout = 0.0
+        self._ablate = False
         self._mask: Tensor | None = None
         self._fixed = False
         self._cast: dict[tuple[torch.device, torch.dtype], LinearDelta] = {}
@@ -112,12 +114,30 @@ class Handle:
     @contextmanager
     def silenced(self) -> Iterator[None]:
         """Inside, the model is unsteered."""
-        before = self.strength, self.ablate
-        self.strength, self.ablate = Strength(0.0), False
+        before = self.strength, self._ablate
+        self.strength, self._ablate = Strength(0.0), False
         try:
             yield
         finally:
-            self.strength, self.ablate = before
+            self.strength, self._ablate = before
+
+    @contextmanager
+    def dropping(self, probability: float) -> Iterator[None]:
+        """Inside, each entry of the change is 0 with this probability, and the others are larger for it (dropout)."""
+        before, self._dropout = self._dropout, probability
+        try:
+            yield
+        finally:
+            self._dropout = before
+
+    @contextmanager
+    def ablating(self) -> Iterator[None]:
+        """Inside, a vector's direction is taken out of its site's output (`ablate_direction`), at any strength."""
+        before, self._ablate = self._ablate, True
+        try:
+            yield
+        finally:
+            self._ablate = before
 
     @contextmanager
     def repeated(self, times: int) -> Iterator[None]:
@@ -147,7 +167,7 @@ class Handle:
             self._mask = mask_of_call(self.positions, args, kwargs)
 
     def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self.strength.is_zero and not self.ablate:
+        if self.strength.is_zero and not self._ablate:
             return None
         if isinstance(output, tuple):
             return (self.steered(args[0], output[0]), *output[1:])
@@ -156,20 +176,20 @@ class Handle:
     def steered(self, x: Tensor, out: Tensor) -> Tensor:
         """`out` `(B, T, d_out)` with the change added, for site inputs `x` `(B, T, d_in)`; `out` is the site's output,
         or a sum that it is part of."""
-        if self.strength.is_zero and not self.ablate:
+        if self.strength.is_zero and not self._ablate:
             return out
-        if self.ablate:
+        if self._ablate:
             return self._select(out, self._ablated(out))
         delta = self._on(x)
         linear, bias = delta.linear_term(x), delta.bias_term()
         if bias is not None:
             bias = bias.to(out.dtype)
-        if self.site.rows is None and self._mask is None and self.dropout == 0.0:
+        if self.site.rows is None and self._mask is None and self._dropout == 0.0:
             return _add(_add(out, linear, self.strength.m1), bias, self.strength.m2)
         change = torch.zeros_like(out if self.site.rows is None else out[..., : len(self.site.rows)])
         change = _add(_add(change, linear, self.strength.m1), bias, self.strength.m2)
-        if self.dropout:
-            change = F.dropout(change, self.dropout)
+        if self._dropout:
+            change = F.dropout(change, self._dropout)
         if self.site.rows is None:
             return self._select(out, out + change)
         return self._select(out, out.index_add(-1, self.site.rows.to(out.device), change))
@@ -223,7 +243,7 @@ def ablate_direction(h: Tensor, direction: Tensor | None) -> Tensor:
     return (h.float() - along.unsqueeze(-1) * v).to(h.dtype)
 
 
-def handles_on(model: Any) -> list[Handle]:
+def handles_on(model: CausalLM) -> list[Handle]:
     """Every handle that is attached to the model, in the order they were attached."""
     hooks = (getattr(hook, "__self__", None) for hook in decoder(model)._forward_pre_hooks.values())
     return [owner for owner in hooks if isinstance(owner, Handle)]
@@ -243,7 +263,7 @@ def check_fit(delta: LinearDelta, site: ResolvedSite) -> None:
 
 
 def attach(
-    model: Any,
+    model: CausalLM,
     delta: LinearDelta,
     site: Site | ResolvedSite,
     m: Any = None,

@@ -43,30 +43,24 @@ class Positions:
         Returns:
             `(B or 1, T)` bool, or None where every position of the call is steered.
         """
-        decoding = length == 1 and past > 0
-        if self.rule == "after_prefix":
-            return self._after_prefix(length, padding, past, position_ids)
-        if decoding or (self.rule == "all" and padding is None):
+        after_prefix = self.rule == "after_prefix"
+        if not after_prefix and length == 1 and past > 0:
+            return None  # a new token is an answer's
+        if padding is not None:
+            real = padding.bool()
+            number = real.cumsum(dim=1) - 1
+            return (self.steers(number, number[:, -1:] + 1) & real)[:, -length:]
+        if after_prefix and position_ids is not None:
+            return self.steers(position_ids, 0)
+        if self.rule == "all" or (after_prefix and past >= self.prefix):
             return None
-        if padding is None:
-            last = torch.zeros(1, length, dtype=torch.bool)
-            last[0, -1] = True
-            return last
-        real = padding[:, -length:].bool()
-        if self.rule == "all":
-            return real
-        index = torch.arange(length, device=real.device)
-        return index == (real * (index + 1)).argmax(dim=1, keepdim=True)
+        return self.steers(past + torch.arange(length), past + length)[None]
 
-    def _after_prefix(
-        self, length: int, padding: Tensor | None, past: int, position_ids: Tensor | None
-    ) -> Tensor | None:
-        if padding is None and position_ids is not None:
-            return position_ids >= self.prefix
-        if padding is None:
-            return None if past >= self.prefix else (past + torch.arange(length) >= self.prefix)[None]
-        order = padding.long().cumsum(dim=1)[:, -length:] - 1
-        return (order >= self.prefix) & padding[:, -length:].bool()
+    def steers(self, number: Tensor, prompt: Tensor | int) -> Tensor:
+        """The rule itself: whether it steers the token that is `number` (from 0) of its sequence, of which the first
+        `prompt` tokens are the prompt; bool, of the shapes broadcast. Padding has no number: mask it yourself."""
+        first = {"all": 0, "answer": prompt - 1, "after_prefix": self.prefix}[self.rule]
+        return number >= first
 
 
 def mask_of_call(positions: Positions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

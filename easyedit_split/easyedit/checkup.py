@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from .importhook import is_importable
-from .registration import HOME_VARIABLE, find_host
+from .registration import HOME_VARIABLE, add_host_to_path, host_is_found
 
 _NEEDED = (
     "hydra",
@@ -24,7 +24,8 @@ _NEEDED = (
 
 def describe_host() -> str:
     """One or two sentences."""
-    if not find_host():
+    add_host_to_path()
+    if not host_is_found():
         return (
             f"not found; everything but the plugin works without it. To use it: git clone "
             f"https://github.com/zjunlp/EasyEdit, then set {HOME_VARIABLE} to the clone"

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import HostError
+from ..models.protocols import CausalLM
 
 #: EasyEdit's wrappers of a block's parts: class name -> attribute that holds the part itself.
 _PARTS = {"MLPWrapper": "mlp", "AttnWrapper": "attn"}
@@ -37,7 +38,7 @@ def _is_wrapped(block: Any) -> bool:
 
 
 @contextmanager
-def plain_model(wrapper: Any) -> Iterator[nn.Module]:
+def plain_model(wrapper: Any) -> Iterator[CausalLM]:
     """The Hugging Face model inside `wrapper`, with EasyEdit's wrapper modules taken out for a while.
 
     Hooks set inside stay on their modules. Nothing that EasyEdit itself has attached acts inside; what this package

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..settings.files import flatten_sections, hyperparameters, read_yaml
+from ..settings.files import SPELLINGS, flatten_sections, hyperparameters, read_yaml
 
-#: Spelling in EasyEdit's shipped apply files that its own code does not read, and what it means.
-ALIASES = {"concepts_id": "concept_id"}
 _SECTIONS = {"train": "generate", "apply": "apply"}
 
 
@@ -32,7 +30,7 @@ def read_method_file(path: str | Path, phase: str, methods: Sequence[str]) -> di
     checked = hyperparameters(given, str(path))
     values: dict[str, Any] = {}
     for key, value in given.items():
-        name = ALIASES.get(key, key)
+        name = SPELLINGS.get(key, key)
         value = getattr(checked, name, value)
         values[name] = list(value) if isinstance(value, tuple) else value
     return values

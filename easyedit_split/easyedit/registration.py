@@ -28,7 +28,7 @@ def register() -> None:
     Raises:
         HostError: `steer` is imported already and has a layout this package does not know.
     """
-    find_host()
+    add_host_to_path()
     _hook.install()
     for name in repair.SAE_MODULES:
         _hook.watch(name, around=repair.exec_without_sae_lens)
@@ -40,26 +40,33 @@ def register() -> None:
     _hook.watch("steer.models.model_wrapper", after=_teach_wrappers)
 
 
-def find_host() -> bool:
-    """Whether `steer` can be imported; where it lies in the current folder or in `EASYEDIT_HOME` only, the path is
-    lengthened by that folder."""
-    if is_importable("steer"):
-        return True
+def host_is_found() -> bool:
+    """Whether `steer` can be imported as Python's path stands."""
+    return is_importable("steer")
+
+
+def add_host_to_path() -> None:
+    """Lengthen Python's path by the folder that holds `steer`: the current one, or one that `EASYEDIT_HOME` names.
+
+    Nothing is changed where `steer` is found already, or nowhere.
+    """
+    if host_is_found():
+        return
     for entry in (".", *os.environ.get(HOME_VARIABLE, "").split(os.pathsep)):
         if entry and (Path(entry) / "steer" / "utils" / "alg_dict.py").is_file():
             sys.path.append(str(Path(entry).resolve()))
             importlib.invalidate_caches()
-            return True
-    return False
+            return
 
 
 def require_host() -> None:
-    """Raise unless `steer` can be imported.
+    """Put `steer` on Python's path, and raise unless it can be imported then.
 
     Raises:
         HostError: naming the places looked at.
     """
-    if not find_host():
+    add_host_to_path()
+    if not host_is_found():
         raise HostError(
             f"EasyEdit (its folder 'steer') is neither on the Python path nor in the current folder nor in "
             f"{HOME_VARIABLE}={os.environ.get(HOME_VARIABLE, '')!r}; clone https://github.com/zjunlp/EasyEdit and set "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from ..errors import DataError
+from ..models.protocols import CausalLM, Tokenizer
 
 
 def perplexity(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     questions: Sequence[str],
     texts: Sequence[str],
     *,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 from ..errors import ConfigError
+from .protocols import CausalLM
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def random_state_kept() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def eval_mode_frozen(model: Any) -> Iterator[None]:
+def eval_mode_frozen(model: CausalLM) -> Iterator[None]:
     """Inside, the model is in eval mode and its parameters need no gradient; afterwards all is as it was found."""
     modules = [(module, module.training) for module in model.modules()]
     parameters = [(p, p.requires_grad) for p in model.parameters()]
@@ -52,7 +52,7 @@ def eval_mode_frozen(model: Any) -> Iterator[None]:
             parameter.requires_grad_(needed)
 
 
-def check_trainable(model: Any, layer: int) -> None:
+def check_trainable(model: CausalLM, layer: int) -> None:
     """Raise `ConfigError` where no gradient can pass the model's blocks from `layer` up.
 
     bitsandbytes repacks 4-bit weights in place for processors that multiply bfloat16, and what it computes with them

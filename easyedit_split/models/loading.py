@@ -1,4 +1,4 @@
-"""Loading a Hugging Face model and its tokenizer, and holding a model still while it is measured."""
+"""Loading a Hugging Face model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .protocols import CausalLM, Tokenizer
 
 DTYPES = ("float32", "float16", "bfloat16", "auto")
 
 
 def load_model(
     name: str | Path, *, dtype: str = "float32", device: str | None = None, device_map: Any = None
-) -> tuple[Any, Any]:
+) -> tuple[CausalLM, Tokenizer]:
     """A causal language model and its tokenizer, through `from_pretrained`.
 
     Args:
@@ -39,7 +40,7 @@ def load_model(
     _check_device(device)
     kind: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name))
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(name))
         model = AutoModelForCausalLM.from_pretrained(str(name), dtype=kind, device_map=device_map)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]

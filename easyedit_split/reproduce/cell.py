@@ -19,24 +19,24 @@ from ..analysis.pareto import front_at_budgets
 from ..changes.artifact import SteeringArtifact
 from ..changes.provenance import versions
 from ..data.pairs import PreferencePair
-from ..errors import ArtifactError, ConfigError, FitError
+from ..errors import ConfigError, FitError, ProgressError
 from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
 from ..evaluation.perplexity import perplexity
 from ..evaluation.text import text_measures
 from ..generation import generate
-from ..models.identity import describe_model
 from ..models.loading import load_model
+from ..models.protocols import CausalLM, Tokenizer
 from ..scoring.prefix_store import shared_prefixes
 from ..settings.hyperparameters import Hyperparameters
-from ..storage.files import write_text
 from ..storage.locks import folder_lock
-from ..sweeps.reach import sweep_factors
+from ..sweeps.factors import sweep_factors
 from ..sweeps.run import sweep
 from ..sweeps.table import SweepTable
 from ..training.from_settings import train_layer
 from .grid import Cell
 from .judging import headline_score, verdict
 from .prepare import Prepared
+from .results import read_result, write_result
 from .settings import GridSettings, metrics
 from .strength import Choice, choose, choose_by_grid
 
@@ -67,15 +67,6 @@ class Task:
         return self.folder / f".{stage}-{hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16]}.progress"
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A result file; None where there is none that can be read (it is then made again)."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "inputs" in found else None
-
-
 def run_cell(task: Task) -> dict[str, Any]:
     """Run what is missing of a cell and write its result; returns it.
 
@@ -90,23 +81,23 @@ def run_cell(task: Task) -> dict[str, Any]:
         start = time.monotonic()
         result = read_result(task.result_file)
         if result is None or result["inputs"] != task.inputs:
-            result = {"inputs": task.inputs, "cell": asdict(task.cell), **_measured_in_two_goes(task)}
+            result = {"inputs": task.inputs, "cell": asdict(task.cell), **_taken_up(task)}
             result["seconds"] = time.monotonic() - start
-            _write(task, result)
+            write_result(task.result_file, result)
         _drop_progress(task)
         judged = verdict(task.settings, task.cell, task.data, result)
         if result.get("judge") != judged:
             result["judge"] = judged
-            _write(task, result)
+            write_result(task.result_file, result)
     return result
 
 
-def _measured_in_two_goes(task: Task) -> dict[str, Any]:
-    """With what an earlier run had begun; where that is broken, from the start."""
+def _taken_up(task: Task) -> dict[str, Any]:
+    """The numbers, with what an earlier run had begun; where that cannot be read, from the start."""
     with shared_prefixes():
         try:
             return _measured(task)
-        except ArtifactError:
+        except ProgressError:
             _drop_progress(task)
             return _measured(task)
 
@@ -116,49 +107,33 @@ def _drop_progress(task: Task) -> None:
         leftover.unlink()
 
 
-def _write(task: Task, result: dict[str, Any]) -> None:
-    write_text(task.result_file, json.dumps(result, allow_nan=True) + "\n")
-
-
 @lru_cache(maxsize=1)
-def cached_model(name: str, dtype: str, device: str, device_map: str | None) -> tuple[Any, Any]:
+def cached_model(name: str, dtype: str, device: str, device_map: str | None) -> tuple[CausalLM, Tokenizer]:
     """Model and tokenizer, loaded once a process."""
     return load_model(name, dtype=dtype, device=device, device_map=device_map)
 
 
-def grid_model(settings: GridSettings) -> tuple[Any, Any]:
+def grid_model(settings: GridSettings) -> tuple[CausalLM, Tokenizer]:
     """The grid's model and tokenizer."""
     return cached_model(settings.model, settings.dtype, settings.device, settings.device_map)
 
 
 def _measured(task: Task) -> dict[str, Any]:
     model, tokenizer = grid_model(task.settings)
-    found: dict[str, Any]
-    if task.hp is None:
-        artifact, found, choice = _nothing(model), {}, NO_CHANGE
-    else:
+    artifact: SteeringArtifact | None = None
+    found: dict[str, Any] = {}
+    choice = NO_CHANGE
+    if task.hp is not None:
         artifact = _trained(task, task.hp, model, tokenizer)
         found, choice = _swept(task, model, tokenizer, artifact)
     at = sweep(model, tokenizer, task.data.test, artifact, [choice.m], "sum")
     found |= {"strength": {"m": choice.m, "rule": choice.rule}, "at_strength": _log_odds(at)}
-    found |= _generated(task, model, tokenizer, artifact if task.hp else None, choice.m)
+    found |= _generated(task, model, tokenizer, artifact, choice.m)
     found["scores"] = {"likelihood accuracy": likelihood_accuracy(at.loss_pos[0], at.loss_neg[0]), **found["scores"]}
     return found
 
 
-def _nothing(model: Any) -> SteeringArtifact:
-    """A change of zeros: scoring wants one, and at strength 0 it is the unsteered model bit for bit."""
-    from ..changes.forms import Vector
-    from ..models.parts import hidden_size
-    from ..models.sites import Site
-
-    width = hidden_size(model)
-    return SteeringArtifact(
-        Vector(width, width).requires_grad_(False), Site(0, "residual"), model=describe_model(model)
-    )
-
-
-def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> SteeringArtifact:
+def _trained(task: Task, hp: Hyperparameters, model: CausalLM, tokenizer: Tokenizer) -> SteeringArtifact:
     if len(hp.layers) != 1:
         raise ConfigError(f"{task.cell.hparams} names layers {hp.layers}: a cell of the grid steers one, so name one")
     layer = hp.layers[0]
@@ -167,7 +142,9 @@ def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> Ste
     return artifact
 
 
-def _swept(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact) -> tuple[dict[str, Any], Choice]:
+def _swept(
+    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact
+) -> tuple[dict[str, Any], Choice]:
     settings, data = task.settings, task.data
     factors: Any = settings.factors or sweep_factors(model, tokenizer, data.held_out, artifact, settings.points)
     tables = {
@@ -175,16 +152,20 @@ def _swept(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact) -
             model, tokenizer, list(pairs), artifact, factors, "sum", partial=task.progress_file(f"sweep_{part}")
         )
         for part, pairs in (
-            ("held_out", data.held_out), ("train", data.train[: settings.n_train_sweep]), ("test", data.test),
+            ("held_out", data.held_out),
+            ("train", data.train[: settings.n_train_sweep]),
+            ("test", data.test),
         )
-    }  # fmt: skip
+    }
     for part in ("train", "test"):
         tables[part].save(task.folder / f"sweep_{part}.parquet")
     found = {"front": front_at_budgets(tables["test"], settings.n_boot), "fits": _fits(tables["train"], tables["test"])}
     return found, _chosen(task, model, tokenizer, artifact, tables["held_out"])
 
 
-def _chosen(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact, held_out: SweepTable) -> Choice:
+def _chosen(
+    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact, held_out: SweepTable
+) -> Choice:
     settings, pairs = task.settings, task.data.held_out
 
     def score(m: float) -> float | None:
@@ -213,7 +194,9 @@ def _log_odds(at: SweepTable) -> dict[str, float]:
     return {"preference": float(at.preference().mean()), "utility": float(np.nanmean(at.utility()))}
 
 
-def _generated(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float) -> dict[str, Any]:
+def _generated(
+    task: Task, model: CausalLM, tokenizer: Tokenizer, artifact: SteeringArtifact | None, m: float
+) -> dict[str, Any]:
     """Texts at the chosen strength, and what can be said of them without a judge."""
     pairs = task.data.test
     texts = _texts(task, model, tokenizer, artifact, m, pairs)
@@ -223,14 +206,22 @@ def _generated(task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifac
 
 
 def _texts(
-    task: Task, model: Any, tokenizer: Any, artifact: SteeringArtifact | None, m: float,
+    task: Task,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    artifact: SteeringArtifact | None,
+    m: float,
     pairs: Sequence[PreferencePair],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     with artifact.attach(model, m) if artifact else contextlib.nullcontext():
         return generate(
-            model, tokenizer, [p.question for p in pairs], max_new_tokens=task.settings.max_new_tokens, batch_size=64,
+            model,
+            tokenizer,
+            [p.question for p in pairs],
+            max_new_tokens=task.settings.max_new_tokens,
+            batch_size=64,
             **_prompting(task.hp),
-        )  # fmt: skip
+        )
 
 
 def _prompting(hp: Hyperparameters | None) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from typing import Any
 
 from ..errors import ConfigError, SteeringError
 from ..models.guards import memory_errors_named
-from ..storage.files import write_bytes, write_text
+from ..storage.files import write_bytes
 from .cell import Task, run_cell
 from .judging import judge_of, judged_offline
+from .results import write_result
 
 RETRIES = 3
 Answer = tuple[str, dict[str, bytes]]
@@ -94,7 +95,7 @@ def _received(ray: Any, done: Any, task: Task) -> str:
         result = {**json.loads(files.pop(task.result_file.name)), "cell": asdict(task.cell)}
         for name, content in files.items():
             write_bytes(task.folder / name, content)
-        write_text(task.result_file, json.dumps(result) + "\n")
+        write_result(task.result_file, result)
         run_cell(task)
     except SteeringError as failure:
         return str(failure)

@@ -15,10 +15,11 @@ from ..analysis.tables import Table
 from ..demo import TASKS
 from ..storage.files import write_text
 from .aggregate import Result, grouped
-from .cell import Task, read_result
+from .cell import Task
 from .figures import write_figures
 from .paper import NOTE, PAPER
 from .ranking import place_sentence, place_table
+from .results import read_result
 from .settings import GridSettings, metrics
 from .tables import ScoreTable, score_tables
 

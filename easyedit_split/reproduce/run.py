@@ -14,10 +14,11 @@ from typing import Any
 from ..errors import ConfigError, SteeringError
 from ..models.guards import memory_errors_named
 from ..models.identity import model_fingerprint
-from .cell import Task, grid_model, read_result, run_cell
+from .cell import Task, grid_model, run_cell
 from .grid import dataset_cells, hparams_files, hyperparameters_of, inputs_hash, may_hold, selected
 from .judging import estimate, verdict_stands
 from .prepare import Prepared, prepare
+from .results import read_result
 from .settings import GridSettings
 
 Say = Callable[[str], object]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import EncodedPair, Encoder
 from ..models.guards import eval_mode_frozen
 from ..models.parts import context_length, embedding_device
+from ..models.protocols import CausalLM, Tokenizer
 from .forward import block_outputs, run_rows
 from .rows import lay_out
 
 
 def collect_activations(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     artifact: SteeringArtifact,
     factors: Sequence[float],
@@ -56,7 +56,7 @@ def collect_activations(
 
 
 def answer_means(
-    model: Any, encoded: Sequence[EncodedPair], layer: int, batch_size: int, progress: bool = False
+    model: CausalLM, encoded: Sequence[EncodedPair], layer: int, batch_size: int, progress: bool = False
 ) -> Tensor:
     """Mean output of block `layer` over each answer's tokens, `(N, 2, d)` float32 on the CPU."""
     # one more token behind each answer, so that its own last token is an input

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from ..changes.attach import handles_on
 from ..models.parts import decoder, decoder_layers, unwrap
+from ..models.protocols import CausalLM
 from .rows import Batch
 
 
-def run_decoder(model: Any, **inputs: Any) -> Tensor:
+def run_decoder(model: CausalLM, **inputs: Any) -> Tensor:
     """Last hidden states `(R, T, d)`, after the final norm."""
     return decoder(model)(use_cache=False, return_dict=True, **inputs).last_hidden_state
 
 
-def run_rows(model: Any, batch: Batch) -> Tensor:
+def run_rows(model: CausalLM, batch: Batch) -> Tensor:
     """Last hidden states of a batch's rows, `(R, T, d)`. Whatever change of this package is attached steers there the
     positions that its rule names."""
     inner = unwrap(model)
@@ -30,7 +31,7 @@ def run_rows(model: Any, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def block_outputs(model: Any, layer: int) -> Iterator[list[Tensor]]:
+def block_outputs(model: CausalLM, layer: int) -> Iterator[list[Tensor]]:
     """Inside, every output `(R, T, d)` of a decoder block is appended to the list."""
     found: list[Tensor] = []
     block = decoder_layers(model)[layer]

@@ -13,6 +13,7 @@ from ..changes.change import Change
 from ..errors import ConfigError, SiteError
 from ..models.architectures import norm_behind
 from ..models.parts import decoder_layers, device_of, final_norm, unwrap
+from ..models.protocols import CausalLM, Tokenizer
 
 _WRITES_TO_STREAM = ("mlp.down_proj", "self_attn.o_proj")
 
@@ -27,7 +28,7 @@ class PromotedToken:
 
 
 def promoted_tokens(
-    model: Any, tokenizer: Any, artifact: Change, count: int = 10, sign: float = 1.0
+    model: CausalLM, tokenizer: Tokenizer, artifact: Change, count: int = 10, sign: float = 1.0
 ) -> list[PromotedToken]:
     """The tokens a change's `db` promotes most through the unembedding ("logit lens"), best first.
 
@@ -58,7 +59,7 @@ def promoted_tokens(
     ]
 
 
-def _lens(model: Any, norms: Sequence[Any], vector: Tensor) -> Tensor:
+def _lens(model: CausalLM, norms: Sequence[Any], vector: Tensor) -> Tensor:
     head = unwrap(model).get_output_embeddings()
     vector = vector.cpu()
     if bool(vector.any()):

@@ -53,8 +53,7 @@ class Batch:
         """`(R, T)` bool: positions the rule steers; None for all of them (padding is never read here)."""
         if positions.rule == "all":
             return None
-        first = self.prompt_lengths[:, None] - 1 if positions.rule == "answer" else positions.prefix
-        return (self.position_ids >= first) & (self.segments != _PAD)
+        return positions.steers(self.position_ids, self.prompt_lengths[:, None]) & (self.segments != _PAD)
 
     def attention_mask(self, config: Any, dtype: torch.dtype) -> Any:
         """The mask a transformers decoder takes: None, a `(R, 1, T, T)` additive tensor, or one by layer type."""
@@ -102,9 +101,13 @@ def lay_out(pairs: Sequence[EncodedPair], packed: bool = True, pad_id: int = 0) 
         tokens=_padded([r[0] for r in rows], width, pad_id),
         position_ids=_padded([r[1] for r in rows], width, 0),
         segments=_padded([r[2] for r in rows], width, _PAD),
-        rows=index[0], cols=index[1], targets=index[2], owner=index[3],
-        prompt_lengths=torch.tensor(lengths), n_pairs=len(pairs),
-    )  # fmt: skip
+        rows=index[0],
+        cols=index[1],
+        targets=index[2],
+        owner=index[3],
+        prompt_lengths=torch.tensor(lengths),
+        n_pairs=len(pairs),
+    )
 
 
 def row_length(pair: EncodedPair, packed: bool = True) -> int:

@@ -7,27 +7,31 @@ their prompt's computation; what lies below the steered layer is computed once (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..changes.attach import Handle
+from ..changes.attach import Handle, handles_on
 from ..data.tokens import EncodedPair
 from ..errors import ConfigError, DataError
 from ..models.guards import eval_mode_frozen
 from ..models.parts import embedding_device, unwrap
+from ..models.protocols import CausalLM
 from ..models.stream import adds_to_stream
 from .forward import run_rows
-from .prefix_store import PrefixStore, memory_for, prefix_store
+from .memory import memory_for
+from .prefix_store import PrefixStore, prefix_store
 from .probe import rows_can_be_shared
 from .rows import Batch, lay_out, row_length
 from .token_losses import Scratch, token_losses
 
 T = TypeVar("T")
+Reuse = Literal["block", "below", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,9 @@ class PairScorer:
     Args:
         model: a Hugging Face causal language model.
         pairs: the encoded pairs; they are addressed by index from here on.
-        layer: the steered layer; blocks below it run once a pair. None: no reuse.
-        change: what steers that layer in every call of `losses`. Where it only adds to its block's output, the block
-            runs once a pair, too. None: it is not known, or does more than that.
+        handle: what steers every call of `losses`; its dial is turned between them. None: the model as it is.
+        reuse: what runs once a pair: with `"block"` the blocks below the handle's layer and, where the change only adds
+            to its output, that layer's block; with `"below"` the former alone, for a handle that does more than add.
         packed: both answers in one row. None: where that gives the model's own losses, which is measured.
 
     Raises:
@@ -65,37 +69,39 @@ class PairScorer:
 
     def __init__(
         self,
-        model: Any,
+        model: CausalLM,
         pairs: Sequence[EncodedPair],
+        handle: Handle | None = None,
         *,
-        layer: int | None = None,
-        change: Handle | None = None,
+        reuse: Reuse = "block",
         packed: bool | None = None,
     ) -> None:
-        self.model, self.pairs = model, list(pairs)
+        self.model, self.pairs, self.handle = model, list(pairs), handle
         self.packed = rows_can_be_shared(model) if packed is None else packed
         rows = 1 if self.packed else 2
         lengths = [row_length(p, self.packed) for p in self.pairs for _ in range(rows)]
         self.lengths = torch.tensor(lengths[::rows])
-        self.store: PrefixStore | None = None
-        key = (self.packed, *self.pairs)
-        self._adds = change is not None and _can_be_added(model, change, sum(lengths))
-        if change is not None and self._adds:
-            site = change.site if change.delta.form != "vector" else None
-            self.store = prefix_store(model, change.site.site.layer + 1, key, lengths, site)
-        elif layer:
-            self.store = prefix_store(model, layer, key, lengths)
+        self._adds = handle is not None and reuse == "block" and _can_be_added(model, handle, sum(lengths))
+        self.store = self._store_for(handle, lengths) if handle is not None and reuse != "nothing" else None
         self._scratch = Scratch()
 
-    def losses(self, indices: Tensor, handle: Handle | None = None) -> PairLosses:
-        """Losses of `pairs[i]` for each of `indices` `(B,)` (repeats allowed), as steered by `handle`.
+    def _store_for(self, handle: Handle, lengths: Sequence[int]) -> PrefixStore | None:
+        layer, key = handle.site.site.layer, (self.packed, *self.pairs)
+        if self._adds:
+            site = handle.site if handle.delta.form != "vector" else None
+            return prefix_store(self.model, layer + 1, key, lengths, site)
+        return prefix_store(self.model, layer, key, lengths) if layer else None
+
+    def losses(self, indices: Tensor) -> PairLosses:
+        """Losses of `pairs[i]` for each of `indices` `(B,)` (repeats allowed), as the handle's dial stands.
 
         A `(B,)` strength of the handle is one value a pair, whatever the rows.
         """
         pairs = [self.pairs[i] for i in indices.tolist()]
         device = embedding_device(self.model)
         batch = lay_out(pairs, self.packed).to(device)
-        hidden = self._hidden(indices, batch, handle)
+        with self.handle.repeated(batch.rows_per_pair) if self.handle else nullcontext():
+            hidden = self._hidden(indices, batch)
         picked = hidden[batch.rows.to(hidden.device), batch.cols.to(hidden.device)]
         per_token = token_losses(self.model, picked, batch.targets, self._scratch)
         owner = batch.owner.to(per_token.device)
@@ -104,24 +110,18 @@ class PairScorer:
         counts = torch.tensor([[len(p.matching), len(p.not_matching)] for p in pairs], dtype=torch.float32)
         return PairLosses(sums[0::2], sums[1::2], *counts.T.to(sums.device))
 
-    def _hidden(self, indices: Tensor, batch: Batch, handle: Handle | None) -> Tensor:
-        if self.store is None:
-            with _steering(handle, batch):
-                return run_rows(self.model, batch)
+    def _hidden(self, indices: Tensor, batch: Batch) -> Tensor:
+        if self.handle is None or self.store is None:
+            return run_rows(self.model, batch)
         if not self.store.filled:
-            with handle.silenced() if handle else nullcontext():
+            with self.handle.silenced():
                 self._fill(self.store)
-        items, width = row_items(indices, batch.rows_per_pair), batch.tokens.shape[1]
-        with _steering(handle, batch):
-            if self._adds:
-                if handle is None:
-                    raise ConfigError("this scorer was made for a change: pass its handle, silenced for no steering")
-                states, *inputs = self.store.get(items, width)
-                states = handle.steered(inputs[0] if inputs else states, states)
-            else:
-                states = self.store.get(items, width)[0]
-            with self.store.replay(states):
-                return run_rows(self.model, batch)
+        states, *inputs = self.store.get(row_items(indices, batch.rows_per_pair), batch.tokens.shape[1])
+        if self._adds:
+            with self.handle.steer_only(batch.steered(self.handle.positions)):
+                states = self.handle.steered(inputs[0] if inputs else states, states)
+        with self.store.replay(states):
+            return run_rows(self.model, batch)
 
     def _fill(self, store: PrefixStore) -> None:
         """Run the lower blocks for every pair, in an order that does not depend on who asks first: rounding depends on
@@ -138,12 +138,12 @@ class PairScorer:
         store.filled = True
 
 
-def _can_be_added(model: Any, change: Handle, positions: int) -> bool:
+def _can_be_added(model: CausalLM, handle: Handle, positions: int) -> bool:
     """Whether the change may be added to its block's stored output, and what that takes fits in memory."""
-    site = change.site
-    width = site.d_out + (0 if change.delta.form == "vector" else site.d_in)
+    site = handle.site
+    width = site.d_out + (0 if handle.delta.form == "vector" else site.d_in)
     needed = positions * width * unwrap(model).dtype.itemsize
-    with change.silenced(), torch.no_grad():
+    with handle.silenced(), torch.no_grad():
         return needed <= memory_for(embedding_device(model)) and adds_to_stream(model, site)
 
 
@@ -179,17 +179,10 @@ def row_items(indices: Tensor, rows_per_pair: int) -> Tensor:
     return (indices[:, None] * rows_per_pair + torch.arange(rows_per_pair)).flatten()
 
 
-@contextmanager
-def _steering(handle: Handle | None, batch: Batch) -> Iterator[None]:
-    if handle is None:
-        yield
-        return
-    with handle.steer_only(batch.steered(handle.positions)), handle.repeated(batch.rows_per_pair):
-        yield
+def sequence_nll(model: CausalLM, prompt: Sequence[int], answer: Sequence[int], reduction: str) -> float:
+    """`-log P(answer | prompt)` in nats for one answer, its end token included (Eq. 28), by the model's own logits.
 
-
-def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduction: str) -> float:
-    """`-log P(answer | prompt)` in nats for one answer, its end token included (Eq. 28).
+    What is attached to the model steers the tokens that its rule of positions names.
 
     Args:
         reduction: `"sum"` over answer tokens, or `"mean"` (App. C.2).
@@ -201,7 +194,11 @@ def sequence_nll(model: Any, prompt: Sequence[int], answer: Sequence[int], reduc
         raise ConfigError(f"reduction {reduction!r} is unknown: say 'sum' or 'mean'")
     if not prompt or not answer:
         raise DataError(f"{len(prompt)} prompt and {len(answer)} answer tokens: both need at least one")
-    pair = EncodedPair(tuple(prompt), tuple(answer), tuple(answer))
-    with eval_mode_frozen(model), torch.no_grad():
-        losses = PairScorer(model, [pair]).losses(torch.tensor([0]))
-    return float(losses.matching if reduction == "sum" else losses.matching / losses.matching_tokens)
+    tokens = torch.tensor([[*prompt, *answer[:-1]]])
+    number = torch.arange(tokens.shape[1])
+    with eval_mode_frozen(model), torch.no_grad(), ExitStack() as stack:
+        for handle in handles_on(model):
+            stack.enter_context(handle.steer_only(handle.positions.steers(number, len(prompt))[None]))
+        logits = model(input_ids=tokens.to(embedding_device(model)), use_cache=False, return_dict=True).logits
+    predicted = logits[0, len(prompt) - 1 :].float()
+    return float(F.cross_entropy(predicted, torch.tensor(answer, device=predicted.device), reduction=reduction))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.parts import device_of, unwrap
+from ..models.protocols import CausalLM
 
 _CPU_BYTES, _GPU_BYTES = 64 << 20, 512 << 20
 _CACHE_BYTES = 1 << 20  # of rows that stay in a core's own cache between passes
@@ -33,6 +34,33 @@ class Scratch:
         return torch.mm(hidden, weight.T, out=self._memory[: rows * columns].view(rows, columns))
 
 
+def _loss_and_gradient(
+    hidden: Tensor, targets: Tensor, head: nn.Linear, cap: float | None, scratch: Scratch | None
+) -> tuple[Tensor, Tensor]:
+    """Each token's loss `(K,)`, and its gradient to the hidden state `(K, d)`: `softmax @ W` less the target's row of
+    `W`, every logit's part times the slope of the soft cap."""
+    logits, target = _logits(hidden, head, cap, scratch), targets[:, None]
+    slope = None if cap is None else _slope_of_cap(logits, cap)
+    target_logit, target_row = logits.gather(1, target), head.weight[targets].float()
+    log_total, total = _exponentiate(logits)  # from here on `logits / total` is the softmax
+    losses = (log_total - target_logit).squeeze(1)
+    if slope is not None:
+        logits *= slope
+        target_row *= slope.gather(1, target)
+    if head.weight.dtype == torch.float16:  # whose sums would overflow
+        logits, total = logits.div_(total), torch.ones_like(total)
+    mean_row = (logits.to(head.weight.dtype) @ head.weight).float() / total
+    return losses, mean_row - target_row
+
+
+def _slope_of_cap(capped: Tensor, cap: float) -> Tensor:
+    """Derivative of `c = cap * tanh(z / cap)` in z, from c itself: `1 - tanh(z / cap)^2 = 1 - (c / cap)^2`.
+
+    It is 1 for small logits, and goes to 0 where they reach the cap and no longer move.
+    """
+    return 1 - (capped / cap).square()
+
+
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -41,17 +69,7 @@ class _TokenLoss(torch.autograd.Function):
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden)
         for part in _chunks(hidden, head):
-            logits, target = _logits(hidden[part], head, cap, scratch), targets[part, None]
-            bend = None if cap is None else 1 - (logits / cap).square()
-            wanted, own = logits.gather(1, target), head.weight[targets[part]].float()
-            log_z, total = _exponentiate(logits)
-            losses[part] = (log_z - wanted).squeeze(1)
-            if bend is not None:
-                logits *= bend
-                own *= bend.gather(1, target)
-            if head.weight.dtype == torch.float16:  # whose sums would overflow
-                logits, total = logits.div_(total), torch.ones_like(total)
-            gradient[part] = (logits.to(head.weight.dtype) @ head.weight).float() / total - own
+            losses[part], gradient[part] = _loss_and_gradient(hidden[part], targets[part], head, cap, scratch)
         ctx.save_for_backward(gradient)
         return losses
 
@@ -61,7 +79,7 @@ class _TokenLoss(torch.autograd.Function):
         return (gradient.float() * upstream[:, None]).to(gradient.dtype), None, None, None, None
 
 
-def token_losses(model: Any, hidden: Tensor, targets: Tensor, scratch: Scratch | None = None) -> Tensor:
+def token_losses(model: CausalLM, hidden: Tensor, targets: Tensor, scratch: Scratch | None = None) -> Tensor:
     """`-log p(target)` in nats, float32, `(K,)`, for hidden states `(K, d)` and targets `(K,)`, on the head's device.
 
     `scratch` saves time where many calls follow each other.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
 from .hyperparameters import Hyperparameters
@@ -30,9 +31,10 @@ _NEUTRAL_OF: dict[str, dict[str, tuple[Any, ...]]] = {
     "unified_reps": {"beta": (1,), "gemma": (0,), "simpo_scaler": (1,)}
 }
 _KINDS = {
-    "bool": ("true or false", "true"), "int": ("a whole number", "1"), "float": ("a number", "0.01"),
-    "str": ("a text", "TEXT"),
+    bool: ("true or false", "true"), int: ("a whole number", "1"), float: ("a number", "0.01"), str: ("a text", "TEXT"),
 }  # fmt: skip
+# spellings in EasyEdit's shipped files that its own code does not read, and what they mean
+SPELLINGS = {"concepts_id": "concept_id"}
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -93,7 +95,7 @@ def flatten_sections(data: dict[str, Any], phase: str | None) -> dict[str, Any]:
 def hyperparameters(values: Mapping[str, Any], source: str = "") -> Hyperparameters:
     """Check and convert keys and values of a file. Raises `ConfigError`, naming every unknown key at once."""
     values = _renamed(dict(values), source)
-    known = {f.name: f for f in fields(Hyperparameters) if f.name != "source"}
+    known = _kinds()
     unknown = [k for k in values if k not in known and k not in _NEUTRAL]
     if unknown:
         hints = " and ".join(f"{k!r}{nearest(str(k), [*known, *_NEUTRAL], MEANINGS)}" for k in unknown)
@@ -102,16 +104,22 @@ def hyperparameters(values: Mapping[str, Any], source: str = "") -> Hyperparamet
     for key, allowed in neutral.items():
         if key in values and allowed is not None and values[key] not in allowed:
             raise ConfigError(f"{source}: {key} = {values[key]!r} is not supported: remove it, or set {allowed[0]!r}")
-    accepted = {k: _converted(k, v, str(known[k].type), source) for k, v in values.items() if k in known}
+    accepted = {k: _converted(k, v, known[k], source) for k, v in values.items() if k in known}
     return Hyperparameters(**accepted, source=source)
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Each hyper-parameter's type."""
+    return {name: kind for name, kind in get_type_hints(Hyperparameters).items() if name != "source"}
 
 
 def _renamed(values: dict[str, Any], source: str) -> dict[str, Any]:
     """EasyEdit's slips and spellings, each with a warning where the meaning is a guess."""
-    if "concepts_id" in values:
-        warnings.warn(f"{source}: concepts_id is read as concept_id", stacklevel=4)
-        values.setdefault("concept_id", values.pop("concepts_id"))
-        values.pop("concepts_id", None)
+    for given, meant in SPELLINGS.items():
+        if given in values:
+            warnings.warn(f"{source}: {given} is read as {meant}", stacklevel=4)
+            values.setdefault(meant, values.pop(given))
     if values.get("intervention_method") == "weight":
         warnings.warn(f"{source}: intervention_method 'weight' is read as 'local_weight'", stacklevel=4)
         values["intervention_method"] = "local_weight"
@@ -124,24 +132,27 @@ def _renamed(values: dict[str, Any], source: str) -> dict[str, Any]:
     return values
 
 
-def _converted(key: str, value: Any, kind: str, source: str) -> Any:
-    if kind.startswith("tuple"):
+def _converted(key: str, value: Any, kind: Any, source: str) -> Any:
+    """A value as its field's type wants it: a number that came as text, a list for a tuple, one item as a list."""
+    if kind is Any:
+        return value
+    if get_origin(kind) is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         if isinstance(value, str) and "," in value:
             raise ConfigError(f"{source or 'hyper-parameters'}: {key} = {value!r} is no list: write [{value}]")
-        inner = kind[len("tuple[") :].split(",")[0]
+        inner = get_args(kind)[0]
         return tuple(_converted(key, item, inner, source) for item in items)
-    if value is None and ("None" in kind or kind == "Any"):
+    if value is None and NoneType in get_args(kind):
         return None
-    wanted = kind.split(" ")[0]
+    wanted = (get_args(kind) or (kind,))[0]  # of `int | None`: int
     try:
-        if wanted == "bool" and isinstance(value, bool) or wanted == "Any":
+        if wanted is bool and isinstance(value, bool):
             return value
-        if wanted == "int" and not isinstance(value, bool) and float(value) == int(float(value)):
+        if wanted is int and not isinstance(value, bool) and float(value) == int(float(value)):
             return int(float(value))
-        if wanted == "float" and not isinstance(value, bool):
+        if wanted is float and not isinstance(value, bool):
             return float(value)
-        if wanted == "str" and isinstance(value, (str, int, float)):
+        if wanted is str and isinstance(value, (str, int, float)):
             return str(value)
     except (TypeError, ValueError, OverflowError):
         pass

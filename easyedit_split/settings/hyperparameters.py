@@ -1,4 +1,4 @@
-"""Settings: the trainer's, and a run's in EasyEdit's field names (`hyperfiles.py` reads them from YAML)."""
+"""Settings: the trainer's, and a run's in EasyEdit's field names (`files.py` reads them from YAML)."""
 
 from __future__ import annotations
 

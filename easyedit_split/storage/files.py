@@ -157,6 +157,9 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make a renamed file outlive a power cut."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows, where a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

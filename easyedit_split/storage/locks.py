@@ -22,6 +22,8 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # see `files.write_atomica
 def folder_lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
     """Hold `folder` (created where missing) for writing; what killed writers left half-written there is removed.
 
+    On a system or file system without locks nobody is kept out, and nothing is removed.
+
     Args:
         wait: for another process that holds it, instead of refusing.
 
@@ -31,14 +33,15 @@ def folder_lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
     path = Path(folder) / _NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(path, wait)
+        descriptor, held = _locked(path, wait)
     except OSError as error:
         reason = error.strerror or error
         raise ArtifactError(f"{folder} cannot be written ({reason}): choose another folder") from error
     try:
-        for leftover in path.parent.iterdir():
-            if _TEMPORARY.fullmatch(leftover.name) and leftover.is_file():
-                leftover.unlink(missing_ok=True)
+        if held:  # only then are half-written files nobody's
+            for leftover in path.parent.iterdir():
+                if _TEMPORARY.fullmatch(leftover.name) and leftover.is_file():
+                    leftover.unlink(missing_ok=True)
         yield
     finally:
         with suppress(OSError):
@@ -46,18 +49,19 @@ def folder_lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(path: Path, wait: bool) -> int:
+def _locked(path: Path, wait: bool) -> tuple[int, bool]:
+    """The open lock file, and whether it is locked: where locks do not exist it stops nobody."""
     try:
         import fcntl
-    except ImportError:  # a system without it: the lock file alone, which stops nobody
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except ImportError:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666), False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                return descriptor
+                return descriptor, False
             os.close(descriptor)
             if not isinstance(error, BlockingIOError):
                 raise
@@ -70,5 +74,5 @@ def _locked(path: Path, wait: bool) -> int:
         # the holder before may have removed the file between our open and our lock: then it is no longer the lock
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                return descriptor
+                return descriptor, True
         os.close(descriptor)

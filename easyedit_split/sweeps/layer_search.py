@@ -22,9 +22,10 @@ from ..analysis.plots import save_figure
 from ..data.pairs import PreferencePair
 from ..errors import ConfigError, DataError
 from ..models.parts import decoder_layers
+from ..models.protocols import CausalLM, Tokenizer
 from ..storage.files import write_text
 from ..training.diff_mean import diff_mean
-from .reach import sweep_factors
+from .factors import sweep_factors
 from .run import sweep
 
 N_BOOT = 200
@@ -49,8 +50,8 @@ class LayerScore:
 
 
 def search_layers(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     *,
     budget: float = 1.0,

@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError
+from ..models.protocols import CausalLM, Tokenizer
+from ..storage.progress import taken_up
 from .progress import SweepProgress, sweep_identity
 from .table import REDUCTIONS, SweepTable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..changes.artifact import SteeringArtifact
     from ..data.pairs import PreferencePair
-    from ..data.tokens import Encoder
+    from ..data.tokens import EncodedPair, Encoder
+    from ..scoring.scorer import PairScorer
 
 
 def sweep(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
-    artifact: SteeringArtifact,
+    artifact: SteeringArtifact | None,
     factors: Any,
     reduction: str,
     *,
@@ -42,27 +48,30 @@ def sweep(
     does not fit in memory is halved and tried again.
 
     Args:
+        artifact: the change; None: the model as it is, at strength 0.
         chat: use the chat template; None: as in training.
         partial: a file: finished batches are written there, at most every `partial_seconds`, and a sweep that was
-            killed goes on from there, to the same table bit for bit. Delete it once the table is saved.
+            killed goes on from there, to the same table bit for bit. Delete it once the table is saved. Without a
+            change nothing is written.
         overwrite: a `partial` of another sweep is replaced instead of refused.
 
     Raises:
-        ConfigError: no factors, some that are not finite, an unknown reduction; or a strength at which the model
-            overflows: a table never holds a loss that is not finite.
-        ArtifactError: `partial` is broken, or of another sweep.
+        ConfigError: no factors, one other than 0 without a change, some that are not finite, an unknown reduction; or a
+            strength at which the model overflows: a table never holds a loss that is not finite.
+        ProgressError: `partial` is broken, or of another sweep.
     """
     from ..models.parts import context_length
 
     grid = _checked_factors(factors)
     if reduction not in REDUCTIONS:
         raise ConfigError(f"reduction {reduction!r} is unknown: say 'sum' or 'mean'")
-    encoded = _encoder(tokenizer, artifact, chat).pairs(pairs, context_length(model))
+    if artifact is None and grid.any():
+        raise ConfigError(f"factors holds {grid[grid != 0][0]:g}, but there is no change to turn up: give 0 alone")
+    encoded = encoder_for(tokenizer, artifact, chat).pairs(pairs, context_length(model))
     header = sweep_header(model, tokenizer, pairs, artifact, chat)
-    run = sweep_identity(artifact, model, encoded, grid, header) if partial else ""
-    losses = _grid_losses(
-        model, encoded, artifact, grid, progress, SweepProgress(partial, run, partial_seconds, overwrite)
-    )
+    run = sweep_identity(artifact, model, encoded, grid, header) if artifact and partial else ""
+    saved = SweepProgress(partial if artifact else None, run, partial_seconds, overwrite)
+    losses = _grid_losses(model, encoded, artifact, grid, progress, saved)
     tokens = [
         np.array([len(a) for a in answers], float)
         for answers in zip(*((e.matching, e.not_matching) for e in encoded), strict=True)
@@ -71,27 +80,33 @@ def sweep(
 
 
 def sweep_header(
-    model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, chat: bool | None = None
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    pairs: Sequence[PreferencePair],
+    artifact: SteeringArtifact | None,
+    chat: bool | None = None,
 ) -> dict[str, Any]:
     """What a sweep's table says of itself: the change, the model, the pairs and how they are put to it."""
     from ..changes.provenance import source_of, versions
     from ..data.pairs import pairs_hash
     from ..models.identity import describe_model, model_fingerprint
 
-    encoder = _encoder(tokenizer, artifact, chat)
+    encoder = encoder_for(tokenizer, artifact, chat)
     return {
-        "artifact": source_of(artifact), "model": {**describe_model(model), "weights": model_fingerprint(model)},
+        "artifact": source_of(artifact) if artifact else None,
+        "model": {**describe_model(model), "weights": model_fingerprint(model)},
         "pairs": len(pairs), "pairs_sha256": pairs_hash(pairs), "chat": encoder.chat,
         "system_prompt": encoder.system_prompt, "end_token": encoder.end_id, "versions": versions(),
         "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
     }  # fmt: skip
 
 
-def _encoder(tokenizer: Any, artifact: SteeringArtifact, chat: bool | None) -> Encoder:
+def encoder_for(tokenizer: Tokenizer, artifact: SteeringArtifact | None, chat: bool | None = None) -> Encoder:
+    """How pairs are put to the model: as in the change's training, but for what `chat` says."""
     from ..data.tokens import Encoder
 
-    use_chat = artifact.origin.get("chat", True) if chat is None else chat
-    return Encoder(tokenizer, use_chat, artifact.origin.get("system_prompt", ""))
+    origin = artifact.origin if artifact else {}
+    return Encoder(tokenizer, origin.get("chat", True) if chat is None else chat, origin.get("system_prompt", ""))
 
 
 def _checked_factors(factors: Any) -> np.ndarray:
@@ -108,7 +123,12 @@ def _checked_factors(factors: Any) -> np.ndarray:
 
 
 def _grid_losses(
-    model: Any, encoded: Any, artifact: Any, grid: np.ndarray, progress: bool, saved: SweepProgress
+    model: CausalLM,
+    encoded: Sequence[EncodedPair],
+    artifact: SteeringArtifact | None,
+    grid: np.ndarray,
+    progress: bool,
+    saved: SweepProgress,
 ) -> np.ndarray:
     """`(2, M, N)` summed losses."""
     import torch
@@ -123,16 +143,17 @@ def _grid_losses(
     strengths, hidden = torch.from_numpy(grid).float(), not progress or distributed.rank() > 0
     with (
         eval_mode_frozen(model),
-        artifact.attach(model, 0.0) as handle,
+        artifact.attach(model, 0.0) if artifact else nullcontext() as handle,
         torch.no_grad(),
         tqdm(total=losses[0].size, desc="sweep", unit="loss pair", disable=hidden) as bar,
     ):
-        scorer = PairScorer(model, encoded, layer=artifact.site.layer, change=handle)
+        scorer = PairScorer(model, encoded, handle)
         order = scorer.lengths.argsort().tolist()
         cells = torch.tensor([(k, i) for i in order for k in range(len(grid))])
         batches = [cells[run] for run in token_runs(scorer.lengths[cells[:, 1]], embedding_device(model))]
-        score = functools.partial(_score, scorer, handle, strengths)
-        start = saved.restore(losses, batches)
+        score = functools.partial(_score, scorer, strengths)
+        with taken_up():
+            start = saved.restore(losses, batches)
         bar.update(sum(map(len, batches[:start])))
         for first in range(start, len(batches), distributed.world()):
             group = batches[first : first + distributed.world()]  # one batch a process
@@ -140,7 +161,7 @@ def _grid_losses(
             parts = halve_on_oom(score, mine[0]) if mine else [np.empty((2, 0))]
             part = torch.cat(group)
             scored = distributed.gather(np.concatenate(parts, axis=1), [len(b) for b in group])
-            _check_finite(scored, grid[part[:, 0].numpy()], model)
+            check_finite(scored, grid[part[:, 0].numpy()], model)
             losses[:, part[:, 0].numpy(), part[:, 1].numpy()] = scored
             if distributed.rank() == 0:
                 saved.batch_done(losses, batches, first + len(group))
@@ -148,7 +169,8 @@ def _grid_losses(
     return losses
 
 
-def _check_finite(losses: np.ndarray, strengths: np.ndarray, model: Any) -> None:
+def check_finite(losses: np.ndarray, strengths: np.ndarray, model: CausalLM) -> None:
+    """Raise `ConfigError` where one of `losses` `(2, B)`, at `strengths` `(B,)`, is not finite."""
     from ..models.parts import unwrap
 
     bad = ~np.isfinite(losses).all(axis=0)
@@ -159,10 +181,11 @@ def _check_finite(losses: np.ndarray, strengths: np.ndarray, model: Any) -> None
         )
 
 
-def _score(scorer: Any, handle: Any, strengths: Any, cells: Any) -> np.ndarray:
+def _score(scorer: PairScorer, strengths: Tensor, cells: Tensor) -> np.ndarray:
     """`(2, B)` losses of the cells (strength, pair)."""
     import torch
 
-    handle.set_strength(strengths[cells[:, 0]])
-    found = scorer.losses(cells[:, 1], handle)
+    if scorer.handle:
+        scorer.handle.set_strength(strengths[cells[:, 0]])
+    found = scorer.losses(cells[:, 1])
     return torch.stack([found.matching, found.not_matching]).double().cpu().numpy()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.logodds import pref_log_odds, util_log_odds
 from ..errors import ArtifactError, ConfigError
 from ..storage.files import write_atomically
 
@@ -51,14 +52,10 @@ class SweepTable:
 
     def preference(self) -> np.ndarray:
         """Preference log-odds (Eq. 7), `(M, N)`."""
-        from ..analysis.logodds import pref_log_odds
-
         return pref_log_odds(self.loss_pos, self.loss_neg)
 
     def utility(self) -> np.ndarray:
         """Utility log-odds (Eq. 8), `(M, N)`; NaN where undefined (possible with means)."""
-        from ..analysis.logodds import util_log_odds
-
         return util_log_odds(self.loss_pos, self.loss_neg)
 
     def reduced(self, reduction: str) -> SweepTable:

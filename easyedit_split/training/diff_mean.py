@@ -14,13 +14,14 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import Encoder
 from ..models.identity import identify_model
 from ..models.parts import context_length
+from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site, resolve_site
 from ..scoring.activations import answer_means
 
 
 def diff_mean(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     *,
     layer: int,

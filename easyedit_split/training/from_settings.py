@@ -10,6 +10,7 @@ from .. import distributed
 from ..changes.artifact import SteeringArtifact
 from ..data.pairs import PreferencePair
 from ..errors import ConfigError, TrainingError
+from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site
 from ..settings.hyperparameters import Hyperparameters
 from .checkpoint import SECONDS_BETWEEN
@@ -20,8 +21,8 @@ from .trainer import train, trained_origin
 
 def train_from(
     hp: Hyperparameters,
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     folder: Path | None = None,
     progress: bool = False,
@@ -61,8 +62,8 @@ def train_from(
 
 def train_layer(
     hp: Hyperparameters,
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     layer: int,
     checkpoint: Path | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import Encoder
 from ..models.guards import eval_mode_frozen
 from ..models.parts import context_length, embedding_device
+from ..models.protocols import CausalLM, Tokenizer
 from ..scoring.scorer import PairLosses, PairScorer, halve_on_oom, joined, token_runs
 from .objectives import AnswerLosses, Objective
 
@@ -58,8 +58,8 @@ class Summary:
 
 
 def summarise(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     artifact: SteeringArtifact,
     objective: Objective,
@@ -75,7 +75,7 @@ def summarise(
     encoder = Encoder(tokenizer, artifact.origin.get("chat", True), artifact.origin.get("system_prompt", ""))
     encoded = encoder.pairs(pairs[:PAIRS], context_length(model))
     with eval_mode_frozen(model), torch.no_grad(), artifact.attach(model, 0.0) as handle:
-        scorer = PairScorer(model, encoded, layer=artifact.site.layer, change=handle)
+        scorer = PairScorer(model, encoded, handle)
         order = scorer.lengths.argsort(stable=True)
         found = []
         for strength in (0.0, m):
@@ -83,7 +83,7 @@ def summarise(
             parts = [
                 part
                 for run in token_runs(scorer.lengths[order], embedding_device(model))
-                for part in halve_on_oom(lambda items: scorer.losses(items, handle), order[run])
+                for part in halve_on_oom(scorer.losses, order[run])
             ]
             found.append(joined(parts))
     margin = float(getattr(objective, "theta", 0.0))

@@ -7,6 +7,7 @@ from a checkpoint is the run that was not interrupted, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from ..errors import TrainingError
 from ..models.guards import check_trainable, eval_mode_frozen, random_state_kept
 from ..models.identity import identify_model, model_fingerprint
 from ..models.parts import context_length, device_of, unwrap
+from ..models.protocols import CausalLM, Tokenizer
 from ..models.sites import Site, resolve_site
 from ..scoring.scorer import PairLosses, PairScorer, joined
 from ..settings.hyperparameters import TrainConfig
+from ..storage.progress import taken_up
 from .checkpoint import SECONDS_BETWEEN, Checkpoint
 from .objectives import AnswerLosses, Objective, SplitObjective
 from .plan import Draw, Plan, seed_of
@@ -40,8 +43,8 @@ FP16_LOSS_SCALES = (1024.0, 32.0, 1.0)
 
 
 def train(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     *,
     site: Site,
@@ -80,9 +83,12 @@ def train(
     delta.to(device_of(resolved.module))
     positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
     artifact = SteeringArtifact(
-        delta, site, positions, identify_model(model, site.layer),
+        delta,
+        site,
+        positions,
+        identify_model(model, site.layer),
         trained_origin(pairs, objective, config, chat, system_prompt),
-    )  # fmt: skip
+    )
     encoded = encoder.pairs(pairs, context_length(model))
     with (
         eval_mode_frozen(model),
@@ -107,7 +113,7 @@ def train(
 class _Loop:
     def __init__(
         self,
-        model: Any,
+        model: CausalLM,
         encoded: Sequence[EncodedPair],
         handle: Handle,
         objective: Objective,
@@ -115,8 +121,7 @@ class _Loop:
     ) -> None:
         self.handle, self.delta, self.objective, self.config = handle, handle.delta, objective, config
         self.ablates = objective.ablates_negative_vectors and self.delta.form == "vector"
-        change = None if self.ablates else handle
-        self.scorer = PairScorer(model, encoded, layer=handle.site.site.layer, change=change)
+        self.scorer = PairScorer(model, encoded, handle, reuse="below" if self.ablates else "block")
         self.plan = Plan(len(encoded), config)
         self.optimizer = torch.optim.AdamW(self.delta.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.reference: PairLosses | None = None
@@ -131,14 +136,15 @@ class _Loop:
         return Checkpoint(path, self.delta, self.optimizer, run, seconds, overwrite)
 
     def run(self, saved: Checkpoint | None, artifact: SteeringArtifact, progress: bool) -> None:
-        start = saved.restore() if saved else 0
+        with taken_up():
+            start = saved.restore() if saved else 0
         if self.objective.needs_reference and start < self.plan.steps:
             self.reference = self._unsteered()
-        self.handle.dropout = self.config.dropout
         for step in self._steps(start, progress):
             torch.manual_seed(seed_of(self.config, step))
             self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 - step / self.plan.steps)
-            self._step(step, artifact)
+            with self.handle.dropping(self.config.dropout):
+                self._step(step, artifact)
             if saved and distributed.rank() == 0:
                 saved.step_done(step + 1, last=step + 1 == self.plan.steps)
 
@@ -181,7 +187,7 @@ class _Loop:
     def _losses(self, draw: Draw) -> AnswerLosses:
         if not self.ablates or bool((draw.signs > 0).all()):
             self.handle.set_strength(draw.signs * draw.strengths)
-            losses = self.scorer.losses(draw.pairs, self.handle)
+            losses = self.scorer.losses(draw.pairs)
         else:
             losses = self._losses_with_ablation(draw)
         if self.reference is None:
@@ -192,12 +198,11 @@ class _Loop:
         """Mirrored pairs of the vector form: the direction is ablated instead of scaled (Wu et al., 2025)."""
         plus, minus = draw.signs > 0, draw.signs < 0
         parts = []
-        for rows, ablate in ((plus, False), (minus, True)):
+        for rows, way in ((plus, nullcontext()), (minus, self.handle.ablating())):
             if bool(rows.any()):
                 self.handle.set_strength(draw.strengths[rows])
-                self.handle.ablate = ablate
-                parts.append(self.scorer.losses(draw.pairs[rows], self.handle))
-        self.handle.ablate = False
+                with way:
+                    parts.append(self.scorer.losses(draw.pairs[rows]))
         order = torch.cat([plus.nonzero(), minus.nonzero()]).squeeze(1).argsort()
         return joined(parts)[order]
 
@@ -206,7 +211,7 @@ class _Loop:
         with torch.no_grad(), self.handle.silenced():
             batches = torch.arange(len(self.scorer.pairs)).split(self.config.batch_size)
             own = distributed.shard()
-            found = [self.scorer.losses(batch, self.handle) for batch in batches[own]]
+            found = [self.scorer.losses(batch) for batch in batches[own]]
             if distributed.world() == 1:
                 return joined(found)
             whole = torch.zeros(4, len(self.scorer.pairs), device=next(self.delta.parameters()).device)

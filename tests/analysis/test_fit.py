@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from easyedit_split.analysis import decay, fit_preference, fit_utility
-from easyedit_split.analysis.solve import Objective, Problem, bounds, continuity, continuity_gradient
+from easyedit_split.analysis.solve import (
+    SCREEN_DROPS,
+    Objective,
+    Problem,
+    basis,
+    bounds,
+    branch_fits,
+    continuity,
+    continuity_gradient,
+)  # fmt: skip
 from easyedit_split.errors import FitError
 
 FITS = {"preference": fit_preference, "utility": fit_utility}
@@ -204,6 +213,31 @@ def test_gradients_of_the_search_against_differences():
             wanted = [(function(shape + h) - function(shape - h)) / 2e-6 for h in step]
             # differences at 1e-6 carry about eps / 1e-6 = 2e-10 times the size of the function
             np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("has_slope", [True, False])
+def test_the_searchs_own_copies_of_the_law_are_the_law(has_slope: bool):
+    """For speed it has D by blocks, D of many shapes at once, and continuity in logarithms."""
+    rng = np.random.default_rng(6)
+    problem = Problem(M / 20, rng.normal(size=41), rng.uniform(0.5, 2, 41), has_slope, ("plus", "minus"))
+    low, high = np.array(bounds(problem)).T
+    for _ in range(10):
+        shape = low + (high - low) * rng.uniform(0.0, 1.0, 6)
+        natural = np.where(np.arange(6) % 3 == 0, shape, np.exp(shape))
+        np.testing.assert_allclose(Objective(problem).decay(shape)[0], decay.decay(problem.x, natural), rtol=1e-13)
+        right, left = decay.decay([0.0, -5e-324], natural)
+        assert continuity(shape) == pytest.approx(np.log(left / right), abs=1e-12)
+        assert decay.continuity_gap(natural) == pytest.approx(right - left, abs=1e-15)
+    for side, at in (("plus", 0), ("minus", 3)):
+        block = problem.block(side)
+        alone = Problem(problem.x[block], problem.y[block], problem.root_weight[block], has_slope, (side,))
+        shapes, normal, moment = branch_fits(problem, side, SCREEN_DROPS[3])
+        for shape, left, right in zip(shapes, normal, moment, strict=True):
+            natural = np.ones(6)
+            natural[at : at + 3] = shape[0], np.exp(shape[1]), np.exp(shape[2])
+            design = basis(alone, decay.decay(alone.x, natural)) * alone.root_weight[:, None]
+            np.testing.assert_allclose(left, design.T @ design, rtol=1e-12)
+            np.testing.assert_allclose(right, design.T @ (alone.y * alone.root_weight), rtol=1e-10, atol=1e-13)
 
 
 def load_benchmark():

@@ -153,6 +153,7 @@ def test_a_budget_that_is_never_met_has_no_strength():
     pref, util = analysis.fit_preference(m, preference(m, 1.0)), analysis.fit_utility(m, utility(m))
     found = analysis.recommend_strength(pref, util, max_utility_drop=0.1)
     assert found.m is None and found.limit == "never" and found.within_budget == "none"
+    assert found.strength == "no m"
     assert np.isnan(found.preference) and "no point at m = 0" in found.message
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -380,13 +381,9 @@ def our_losses(model: Any, encoder: Encoder, site: Site | None, delta: LinearDel
     from easyedit_split.data.pairs import PreferencePair
 
     pairs = [PreferencePair(**item) for item in items()]
-    scorer = PairScorer(model, encoder.pairs(pairs))
-    with torch.no_grad():
-        if site is None or delta is None:
-            scores = scorer.losses(torch.arange(len(pairs)))
-        else:
-            with attach(model, delta, site, FACTOR) as handle:
-                scores = scorer.losses(torch.arange(len(pairs)), handle)
+    attached = nullcontext() if site is None or delta is None else attach(model, delta, site, FACTOR)
+    with torch.no_grad(), attached as handle:
+        scores = PairScorer(model, encoder.pairs(pairs), handle).losses(torch.arange(len(pairs)))
     p, n = scores.matching / scores.matching_tokens, scores.not_matching / scores.not_matching_tokens
     return sorted(zip(p.tolist(), n.tolist(), strict=True))
 

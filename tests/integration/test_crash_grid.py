@@ -13,6 +13,7 @@ from grids import settings, small_grid
 
 from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.cli import main
+from easyedit_split.errors import ArtifactError
 from easyedit_split.reproduce import cell as cell_module
 from easyedit_split.reproduce.cell import Task, run_cell
 from easyedit_split.reproduce.run import plan
@@ -102,6 +103,21 @@ def test_progress_that_cannot_be_read_is_made_again(tmp_path: Path, monkeypatch:
         path.write_bytes(path.read_bytes()[:100])
     assert {**run_cell(task), "seconds": 0} == {**whole, "seconds": 0}
     assert not list(task.folder.glob(".*"))
+
+
+def test_a_full_disk_costs_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no broken progress file: what is done stays, and is taken up when there is room."""
+    task, whole = _stopped_after_the_sweeps(tmp_path, monkeypatch)
+    kept = {path: path.read_bytes() for path in task.folder.glob(".*.progress")}
+
+    def full(table: SweepTable, path: Path) -> None:
+        raise ArtifactError(f"{path} could not be written (No space left on device)")
+
+    with monkeypatch.context() as once, pytest.raises(ArtifactError, match="No space left"):
+        once.setattr(SweepTable, "save", full)
+        run_cell(task)
+    assert kept and {path: path.read_bytes() for path in task.folder.glob(".*.progress")} == kept
+    assert {**run_cell(task), "seconds": 0} == {**whole, "seconds": 0}
 
 
 def _interrupted(*arguments: Any) -> None:

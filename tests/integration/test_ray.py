@@ -12,8 +12,8 @@ from grids import SPLIT
 from tiny import tiny_model, tiny_tokenizer
 
 from easyedit_split.errors import ConfigError
-from easyedit_split.reproduce.cell import read_result
 from easyedit_split.reproduce.output import write_outputs
+from easyedit_split.reproduce.results import read_result
 from easyedit_split.reproduce.run import is_done, plan, run_tasks
 from easyedit_split.reproduce.settings import grid_settings
 

@@ -17,9 +17,10 @@ from tiny import tiny_model
 from easyedit_split.cli import main
 from easyedit_split.errors import ConfigError
 from easyedit_split.reproduce import cell as cell_module
-from easyedit_split.reproduce.cell import read_result, run_cell
+from easyedit_split.reproduce.cell import run_cell
 from easyedit_split.reproduce.grid import selected
 from easyedit_split.reproduce.output import write_outputs
+from easyedit_split.reproduce.results import read_result
 from easyedit_split.reproduce.run import is_done, plan, run_tasks
 from easyedit_split.reproduce.settings import grid_settings
 

@@ -191,8 +191,8 @@ def test_ablation_in_a_fused_projection_leaves_the_other_rows(lend: Any, kind: s
     with attach(model, delta, site, 0.0) as handle:
         watch = resolved.module.register_forward_hook(lambda m, a, out: outputs.append(out.detach()))
         logits(model, ids)
-        handle.ablate = True
-        logits(model, ids)
+        with handle.ablating():
+            logits(model, ids)
         watch.remove()
     plain, ablated = outputs
     rows = ROWS[kind, component]

@@ -54,7 +54,7 @@ def test_gradients_are_those_of_the_exact_model(kind: str, dtype: torch.dtype) -
     def gradient(model: Any) -> torch.Tensor:
         delta = random_delta(make_delta("vector", 48, 32)).requires_grad_(True)
         with attach(model, delta, Site(2), 1.5) as handle:
-            found = PairScorer(model, pairs, layer=2).losses(torch.arange(4), handle)
+            found = PairScorer(model, pairs, handle).losses(torch.arange(4))
             (found.matching - 0.3 * found.not_matching).sum().backward()
         (grad,) = (p.grad for p in delta.parameters())
         assert grad is not None and grad.dtype == torch.float32

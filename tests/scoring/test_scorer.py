@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import partial
 from typing import Any
 
@@ -19,14 +20,22 @@ from easyedit_split.data.tokens import EncodedPair
 from easyedit_split.errors import ConfigError, DataError, SiteError
 from easyedit_split.models.sites import Site, resolve_site
 from easyedit_split.models.stream import adds_to_stream
-from easyedit_split.scoring.prefix_store import PrefixStore, shared_prefixes
+from easyedit_split.scoring import memory
+from easyedit_split.scoring.memory import zeros_somewhere
+from easyedit_split.scoring.prefix_store import shared_prefixes
 from easyedit_split.scoring.rows import lay_out, row_length
-from easyedit_split.scoring.scorer import PairLosses, PairScorer, sequence_nll
+from easyedit_split.scoring.scorer import PairLosses, PairScorer, Reuse, sequence_nll
 from easyedit_split.scoring.token_losses import token_losses
 
 RULES = [Positions("all"), Positions("answer"), Positions("after_prefix", 3)]
+REUSE: tuple[Reuse, ...] = ("nothing", "below", "block")
 ALL = torch.arange(5)
-unprobed = partial(PairScorer, packed=True)  # where runs of blocks are counted
+unprobed = partial(PairScorer, packed=True, reuse="below")  # where runs of blocks are counted
+
+
+def _resting(model: Any, layer: int) -> Any:
+    """The handle of a change at `layer` whose dial stands at 0."""
+    return noisy(model, "vector", layer=layer).attach(model, 0.0)
 
 
 def _labelled(prompt: Any, answer: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,6 +74,36 @@ def test_sequence_nll_is_the_models_own_loss(lend: Any, kind: str) -> None:
             own = float(model(input_ids=ids, labels=labels).loss)
             assert sequence_nll(model, pair.prompt, answer, "mean") == pytest.approx(own, rel=1e-5)
             assert sequence_nll(model, pair.prompt, answer, "sum") == pytest.approx(own * len(answer), rel=1e-5)
+
+
+def test_sequence_nll_runs_the_model_once(lend: Any) -> None:
+    model, calls = lend("qwen2"), []
+    hook = model.model.register_forward_hook(lambda module, args, output: calls.append(1))
+    sequence_nll(model, [1, 2, 3], [4, 5], "sum")
+    hook.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.rule)
+def test_sequence_nll_steers_the_positions_of_the_rule(lend: Any, rule: Positions) -> None:
+    model, pair = lend("qwen2"), encoded_pairs()[1]
+    with noisy(model, layer=2, positions=rule).attach(model, 2.0) as handle:
+        found = [sequence_nll(model, pair.prompt, a, "sum") for a in (pair.matching, pair.not_matching)]
+        assert found == pytest.approx(_reference(model, pair, handle, 2.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", [*RULES, Positions("after_prefix", 40)], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_padded_call_and_a_packed_row_steer_the_same_prompt_tokens(rule: Positions, seed: int) -> None:
+    """The rule by a call's padding, as in generation, and by a scored row's prompt length, as in training."""
+    lengths = torch.randint(1, 9, (6,), generator=torch.Generator().manual_seed(seed)).tolist()
+    width = max(lengths)
+    padding = torch.tensor([[0] * (width - n) + [1] * n for n in lengths])
+    by_call = rule.mask(width, padding, 0)
+    scored = lay_out([EncodedPair(tuple(range(n)), (1, 2), (3,)) for n in lengths]).steered(rule)
+    for i, n in enumerate(lengths):
+        prompt = [True] * n if scored is None else scored[i, :n].tolist()
+        assert by_call is not None and by_call[i].tolist() == [False] * (width - n) + prompt
 
 
 def test_sequence_nll_says_its_reduction_and_needs_tokens(lend: Any) -> None:
@@ -116,26 +155,38 @@ def test_every_shortcut_gives_the_models_own_loss(lend: Any, kind: str, rule: Po
         expected = torch.tensor([_reference(model, p, handle, float(m)) for p, m in zip(pairs, strengths, strict=True)])
         assert not torch.allclose(expected, plain)
         for packed in (True, False):
-            for layer in (None, 2):
-                scorer = PairScorer(model, pairs, layer=layer, packed=packed)
+            for reuse in REUSE:
+                scorer = PairScorer(model, pairs, handle, reuse=reuse, packed=packed)
                 handle.set_strength(strengths)
                 with torch.no_grad():
-                    assert_close(_both(scorer.losses(ALL, handle)), expected)
-                    assert_close(_both(scorer.losses(ALL, handle)), expected)  # now from the store
+                    assert_close(_both(scorer.losses(ALL)), expected)
+                    assert_close(_both(scorer.losses(ALL)), expected)  # now from the store
                     handle.set_strength(0.0)
-                    assert_close(_both(scorer.losses(ALL, handle)), plain)
-        counts = scorer.losses(ALL, handle)
+                    assert_close(_both(scorer.losses(ALL)), plain)
+        counts = scorer.losses(ALL)
     assert counts.matching_tokens.tolist() == [len(p.matching) for p in pairs]
     assert counts.not_matching_tokens.tolist() == [len(p.not_matching) for p in pairs]
+
+
+@pytest.mark.parametrize("layers", [(1, 2), (2, 2), (2, 1)])
+def test_two_scorers_of_one_model_each_steer_by_their_own_handle(lend: Any, layers: tuple[int, int]) -> None:
+    """A scorer reuses what lies below its own change, with the other one in it as it stands."""
+    model, pairs = lend("qwen2"), encoded_pairs()
+    one, other = noisy(model, layer=layers[0], seed=7), noisy(model, layer=layers[1])
+    with one.attach(model, -1.0) as first, other.attach(model, 2.0) as second, torch.no_grad():
+        plain = torch.tensor([_reference(model, pair, first, -1.0) for pair in pairs])
+        for handle in (first, second):
+            for reuse in REUSE:
+                assert_close(_both(PairScorer(model, pairs, handle, reuse=reuse).losses(ALL)), plain)
 
 
 @pytest.mark.parametrize("kind", MAIN)
 def test_any_order_with_repeats_and_partial_knowledge(lend: Any, kind: str) -> None:
     """Pairs reach the store in whatever order training draws them, some of them twice in a batch."""
     model, pairs = lend(kind), encoded_pairs()
-    with torch.no_grad():
+    with torch.no_grad(), _resting(model, 3) as handle:
         expected = _both(PairScorer(model, pairs).losses(ALL))
-        scorer = PairScorer(model, pairs, layer=3)
+        scorer = PairScorer(model, pairs, handle)
         for indices in ([3], [1, 3, 3], [4, 0, 1, 2], [2, 2, 2, 2, 2, 0]):
             assert_close(_both(scorer.losses(torch.tensor(indices))), expected[indices])
 
@@ -179,9 +230,9 @@ def test_where_something_else_is_hooked_the_block_is_run(lend: Any) -> None:
     direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
     hook = model.model.layers[2].register_forward_hook(lambda m, args, output: ablate_direction(output, direction))
     with noisy(model, layer=2).attach(model, 1.5) as handle, torch.no_grad():
-        expected = _both(PairScorer(model, pairs).losses(ALL, handle))
-        scorer = PairScorer(model, pairs, layer=2, change=handle)
-        assert_close(_both(scorer.losses(ALL, handle)), expected)
+        expected = _both(PairScorer(model, pairs, handle, reuse="nothing").losses(ALL))
+        scorer = PairScorer(model, pairs, handle)
+        assert_close(_both(scorer.losses(ALL)), expected)
     hook.remove()
     assert scorer.store is not None and scorer.store.layer == 2
 
@@ -192,8 +243,8 @@ def test_a_block_that_scales_what_it_adds_is_found_out(lend: Any) -> None:
     hook = model.model.layers[2].mlp.register_forward_hook(lambda module, args, output: 0.2 * output)
     with noisy(model, layer=2).attach(model, 1.5) as handle, torch.no_grad():
         assert not adds_to_stream(model, handle.site)
-        expected = _both(PairScorer(model, pairs).losses(ALL, handle))
-        assert_close(_both(PairScorer(model, pairs, layer=2, change=handle).losses(ALL, handle)), expected)
+        expected = _both(PairScorer(model, pairs, handle, reuse="nothing").losses(ALL))
+        assert_close(_both(PairScorer(model, pairs, handle).losses(ALL)), expected)
     hook.remove()
 
 
@@ -210,9 +261,8 @@ def test_adding_to_the_stored_block_is_running_it(lend: Any, kind: str, form: st
             )
             handle.delta.requires_grad_(True)
             found = []
-            for change in (None, handle):
-                scorer = PairScorer(model, pairs, layer=layer, change=change)
-                losses = scorer.losses(ALL, handle)
+            for reuse in ("below", "block"):
+                losses = PairScorer(model, pairs, handle, reuse=reuse).losses(ALL)
                 handle.delta.zero_grad()
                 losses.matching.sum().backward()
                 found.append([_both(losses), *(p.grad.clone() for p in handle.delta.parameters())])
@@ -225,12 +275,12 @@ def test_adding_to_the_stored_block_is_running_it(lend: Any, kind: str, form: st
 def test_a_block_that_is_added_to_runs_once_a_pair(lend: Any, form: str) -> None:
     model, pairs = lend("qwen2"), encoded_pairs()
     with noisy(model, form, layer=2).attach(model, 1.0) as handle, torch.no_grad():
-        scorer = PairScorer(model, pairs, layer=2, change=handle)
+        scorer = PairScorer(model, pairs, handle)
         ran: list[int] = []
         hook = model.model.layers[2].register_forward_hook(lambda module, args, output: ran.append(len(args[0])))
         for m in (1.0, 2.0, -3.0):
             handle.set_strength(m)
-            scorer.losses(ALL, handle)
+            scorer.losses(ALL)
         hook.remove()
     assert sum(ran) == len(pairs)
     assert scorer.store is not None and len(scorer.store._flat) == (1 if form == "vector" else 2)
@@ -238,10 +288,11 @@ def test_a_block_that_is_added_to_runs_once_a_pair(lend: Any, form: str) -> None
 
 def test_inputs_that_do_not_fit_in_memory_are_not_stored(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = lend("qwen2"), encoded_pairs()
-    monkeypatch.setattr("easyedit_split.scoring.prefix_store.HOST_BYTES", 0)
+    monkeypatch.setattr("easyedit_split.scoring.memory.HOST_BYTES", 0)
     with noisy(model, layer=2).attach(model, 1.0) as handle, torch.no_grad():
-        scorer = PairScorer(model, pairs, layer=2, change=handle)
-        assert_close(_both(scorer.losses(ALL, handle)), _both(PairScorer(model, pairs).losses(ALL, handle)))
+        scorer = PairScorer(model, pairs, handle)
+        expected = _both(PairScorer(model, pairs, handle, reuse="nothing").losses(ALL))
+        assert_close(_both(scorer.losses(ALL)), expected)
     assert scorer.store is not None and scorer.store.layer == 2
 
 
@@ -255,9 +306,8 @@ def test_unknown_neighbours_of_the_store_cannot_spread(lend: Any, monkeypatch: p
         return torch.zeros(*shape, **options).fill_(float("nan"))
 
     monkeypatch.setattr(torch, "empty", poisoned)
-    scorer = PairScorer(model, pairs, layer=2)
-    with torch.no_grad():
-        found = _both(scorer.losses(torch.tensor([0, 2])))
+    with torch.no_grad(), _resting(model, 2) as handle:
+        found = _both(PairScorer(model, pairs, handle).losses(torch.tensor([0, 2])))
     assert bool(torch.isfinite(found).all())
 
 
@@ -269,15 +319,18 @@ def test_states_that_are_no_numbers_stay_with_their_pair(layer: int) -> None:
         model.get_input_embeddings().weight[259] = float("nan")
     bad = EncodedPair((259, *pairs[3].prompt[1:]), pairs[3].matching, pairs[3].not_matching)
     pairs = [EncodedPair((1,), (2,), (3,)), *pairs[:3], bad, *pairs[4:]]
-    with torch.no_grad():
-        found = _both(PairScorer(model, pairs, layer=layer, packed=True).losses(torch.arange(len(pairs))))
+    with torch.no_grad(), _resting(model, layer) as handle:
+        scorer = PairScorer(model, pairs, handle, reuse="below", packed=True)
+        found = _both(scorer.losses(torch.arange(len(pairs))))
     assert found.isfinite().all(dim=1).tolist() == [i != 4 for i in range(len(pairs))]
 
 
-def test_states_that_no_disk_holds_are_one_sentence(lend: Any) -> None:
-    store = PrefixStore(lend("qwen2"), 1, [10**13])
+@pytest.mark.parametrize("reserves", [True, False], ids=["reserved", "without posix_fallocate"])
+def test_states_that_no_disk_holds_are_one_sentence(monkeypatch: pytest.MonkeyPatch, reserves: bool) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
     with pytest.raises(ConfigError, match="hidden states fit neither in memory nor in .*set TMPDIR"):
-        store._storage(torch.empty(1, 1, 32))
+        zeros_somewhere(10**13, torch.empty(1, 1, 32))
 
 
 @pytest.mark.parametrize("rule", [Positions("answer"), Positions("after_prefix", 2)])
@@ -287,20 +340,26 @@ def test_a_second_change_keeps_its_own_positions(lend: Any, layer: int, rule: Po
     model, pairs = lend("qwen2"), encoded_pairs()
     first, second = noisy(model, layer=layer, positions=rule, seed=5), noisy(model, "vector", layer=2)
     with first.attach(model, 3.0) as other, second.attach(model, 2.0) as handle, torch.no_grad():
-        for change in (handle, None):
-            found = _both(PairScorer(model, pairs, layer=2, change=change).losses(ALL, handle))
+        for reuse in REUSE:
+            found = _both(PairScorer(model, pairs, handle, reuse=reuse).losses(ALL))
             assert_close(found, torch.tensor([_reference(model, pair, other, 3.0) for pair in pairs]))
 
 
-def test_a_store_that_spills_to_disk_gives_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reserves", [True, False], ids=["reserved", "without posix_fallocate"])
+def test_a_store_that_spills_to_disk_gives_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch, reserves: bool) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
+    reserved = []
+    real = memory._reserve
+    monkeypatch.setattr(memory, "_reserve", lambda file, size: reserved.append(size) or real(file, size))
     model, pairs = lend("gemma2"), encoded_pairs()
-    with torch.no_grad():
-        expected = _both(PairScorer(model, pairs, layer=2).losses(ALL))
-        monkeypatch.setattr("easyedit_split.scoring.prefix_store.HOST_BYTES", 0)
-        scorer = PairScorer(model, pairs, layer=2)
+    with torch.no_grad(), _resting(model, 2) as handle:
+        expected = _both(PairScorer(model, pairs, handle, reuse="below").losses(ALL))
+        monkeypatch.setattr("easyedit_split.scoring.memory.HOST_BYTES", 0)
+        scorer = PairScorer(model, pairs, handle, reuse="below")
         assert torch.equal(_both(scorer.losses(ALL)), expected)
         assert torch.equal(_both(scorer.losses(ALL)), expected)
-    assert scorer.store is not None and scorer.store._file is not None
+    assert scorer.store is not None and reserved == [scorer.store.nbytes]
 
 
 def _runs_of_block_0(model: Any) -> tuple[list[int], Any]:
@@ -310,18 +369,18 @@ def _runs_of_block_0(model: Any) -> tuple[list[int], Any]:
 
 def test_shared_prefixes_run_the_lower_blocks_once_for_all(lend: Any) -> None:
     model, pairs = lend("qwen2"), encoded_pairs()
-    with torch.no_grad():
-        alone = _both(unprobed(model, pairs, layer=2).losses(ALL))
-        others = _both(unprobed(model, pairs[::-1], layer=2).losses(ALL))
+    with torch.no_grad(), _resting(model, 2) as at_2, _resting(model, 3) as at_3:
+        alone = _both(unprobed(model, pairs, at_2).losses(ALL))
+        others = _both(unprobed(model, pairs[::-1], at_2).losses(ALL))
         rows, hook = _runs_of_block_0(model)
         with shared_prefixes():
             for _ in range(3):
-                assert torch.equal(_both(unprobed(model, list(pairs), layer=2).losses(ALL)), alone)
+                assert torch.equal(_both(unprobed(model, list(pairs), at_2).losses(ALL)), alone)
             assert sum(rows) == len(pairs)
-            assert torch.equal(_both(unprobed(model, pairs[::-1], layer=2).losses(ALL)), others)
-            unprobed(model, pairs, layer=3).losses(ALL)
+            assert torch.equal(_both(unprobed(model, pairs[::-1], at_2).losses(ALL)), others)
+            unprobed(model, pairs, at_3).losses(ALL)
             assert sum(rows) == 3 * len(pairs)
-        unprobed(model, pairs, layer=2).losses(ALL)
+        unprobed(model, pairs, at_2).losses(ALL)
         assert sum(rows) == 4 * len(pairs), "nothing is shared afterwards"
         hook.remove()
 
@@ -329,17 +388,17 @@ def test_shared_prefixes_run_the_lower_blocks_once_for_all(lend: Any) -> None:
 def test_shared_prefixes_give_up_the_oldest_for_memory(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = lend("qwen2"), encoded_pairs()
     rows, hook = _runs_of_block_0(model)
-    with torch.no_grad(), shared_prefixes():
-        first = unprobed(model, pairs, layer=2)
+    with torch.no_grad(), shared_prefixes(), _resting(model, 2) as at_2, _resting(model, 3) as at_3:
+        first = unprobed(model, pairs, at_2)
         first.losses(ALL)
         assert first.store is not None
-        monkeypatch.setattr("easyedit_split.scoring.prefix_store.HOST_BYTES", int(1.5 * first.store.nbytes))
-        unprobed(model, pairs, layer=3).losses(ALL)
-        unprobed(model, pairs[:2], layer=3)  # room is made for what comes: the oldest goes, the younger stays
+        monkeypatch.setattr("easyedit_split.scoring.memory.HOST_BYTES", int(1.5 * first.store.nbytes))
+        unprobed(model, pairs, at_3).losses(ALL)
+        unprobed(model, pairs[:2], at_3)  # room is made for what comes: the oldest goes, the younger stays
         before = sum(rows)
-        unprobed(model, pairs, layer=3).losses(ALL)
+        unprobed(model, pairs, at_3).losses(ALL)
         assert sum(rows) == before
-        unprobed(model, pairs, layer=2).losses(ALL)
+        unprobed(model, pairs, at_2).losses(ALL)
         assert sum(rows) == before + len(pairs)
     hook.remove()
 
@@ -353,10 +412,10 @@ def test_filling_the_store_halves_what_does_not_fit(lend: Any) -> None:
         if len(args[0]) > 2:
             raise torch.OutOfMemoryError("too much")
 
-    with torch.no_grad():
-        expected = _both(unprobed(model, pairs, layer=2).losses(ALL))
+    with torch.no_grad(), _resting(model, 2) as handle:
+        expected = _both(unprobed(model, pairs, handle).losses(ALL))
         hook = model.model.layers[0].register_forward_pre_hook(small)
-        found = _both(unprobed(model, pairs, layer=2).losses(ALL))
+        found = _both(unprobed(model, pairs, handle).losses(ALL))
         hook.remove()
     assert max(rows) > 2
     assert_close(found, expected)
@@ -367,10 +426,10 @@ def test_the_store_does_not_depend_on_the_dial(lend: Any, kind: str) -> None:
     """What lies below is stored without steering, even when the first call is steered."""
     model, pairs = lend(kind), encoded_pairs()
     with noisy(model, layer=2).attach(model, 5.0) as handle, torch.no_grad():
-        scorer = PairScorer(model, pairs, layer=2)
-        scorer.losses(ALL, handle)
+        scorer = PairScorer(model, pairs, handle)
+        scorer.losses(ALL)
         handle.set_strength(0.0)
-        plain = _both(scorer.losses(ALL, handle))
+        plain = _both(scorer.losses(ALL))
     with torch.no_grad():
         assert_close(plain, _both(PairScorer(model, pairs).losses(ALL)))
 
@@ -378,9 +437,10 @@ def test_the_store_does_not_depend_on_the_dial(lend: Any, kind: str) -> None:
 def test_an_error_while_scoring_leaves_the_blocks_in_place(lend: Any) -> None:
     model, pairs = lend("llama"), encoded_pairs()
     blocks = list(model.model.layers)
-    scorer = PairScorer(model, pairs, layer=2)
-    with noisy(model, layer=2).attach(model, torch.ones(3)) as handle, pytest.raises(ConfigError, match="strengths"):
-        scorer.losses(ALL, handle)
+    with noisy(model, layer=2).attach(model, torch.ones(3)) as handle:
+        scorer = PairScorer(model, pairs, handle)
+        with pytest.raises(ConfigError, match="strengths"):
+            scorer.losses(ALL)
     assert all(a is b for a, b in zip(blocks, model.model.layers, strict=True))
 
 
@@ -389,8 +449,8 @@ def test_a_change_attached_below_is_part_of_the_stored_states(lend: Any, kind: s
     model, pairs = lend(kind), encoded_pairs()
     below, here = noisy(model, "vector", layer=0, seed=4), noisy(model, layer=2)
     with below.attach(model, 2.0), here.attach(model, 1.0) as handle, torch.no_grad():
-        reused = _both(PairScorer(model, pairs, layer=2).losses(ALL, handle))
-        assert_close(reused, _both(PairScorer(model, pairs).losses(ALL, handle)))
+        reused = _both(PairScorer(model, pairs, handle).losses(ALL))
+        assert_close(reused, _both(PairScorer(model, pairs, handle, reuse="nothing").losses(ALL)))
 
 
 @pytest.mark.parametrize("kind", MAIN)
@@ -401,8 +461,9 @@ def test_bfloat16_losses_are_summed_in_float32(kind: str) -> None:
     with torch.no_grad():
         expected = _both(PairScorer(exact, pairs).losses(ALL))
         for packed in (True, False):
-            for layer in (None, 2):
-                losses = PairScorer(model, pairs, layer=layer, packed=packed).losses(ALL)
+            for reuse in REUSE:
+                with _resting(model, 2) as handle:
+                    losses = PairScorer(model, pairs, handle, reuse=reuse, packed=packed).losses(ALL)
                 assert losses.matching.dtype == torch.float32
                 assert_close(_both(losses), expected, 0.02)
 
@@ -432,11 +493,10 @@ def test_gradients_of_every_shortcut_are_those_of_autograd(lend: Any, kind: str)
 
     expected = gradients(plain)
     for packed in (True, False):
-        for layer in (None, 2):
-            scorer = PairScorer(model, pairs, layer=layer, packed=packed)
+        for reuse in REUSE:
 
-            def ours(handle: Any, scorer: PairScorer = scorer) -> torch.Tensor:
-                found = scorer.losses(torch.arange(4), handle)
+            def ours(handle: Any, packed: bool = packed, reuse: Any = reuse) -> torch.Tensor:
+                found = PairScorer(model, pairs, handle, reuse=reuse, packed=packed).losses(torch.arange(4))
                 return (torch.arange(1, 5) * (found.matching - 0.3 * found.not_matching)).sum()
 
             for found, wanted in zip(gradients(ours), expected, strict=True):

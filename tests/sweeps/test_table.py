@@ -52,11 +52,11 @@ def test_out_of_memory_halves_the_batch(lend: Any, tokenizer: Any, monkeypatch: 
     expected = sweep(model, tokenizer, TEXT_PAIRS, artifact, FACTORS, "sum")
     real, sizes = PairScorer.losses, []
 
-    def small(self: Any, indices: torch.Tensor, handle: Any = None) -> Any:
+    def small(self: Any, indices: torch.Tensor) -> Any:
         sizes.append(len(indices))
         if len(indices) > 2:
             raise torch.OutOfMemoryError("too much")
-        return real(self, indices, handle)
+        return real(self, indices)
 
     monkeypatch.setattr(PairScorer, "losses", small)
     found = sweep(model, tokenizer, TEXT_PAIRS, artifact, FACTORS, "sum")
@@ -119,3 +119,14 @@ def test_files_that_are_no_sweep(lend: Any, tokenizer: Any, tmp_path: Path) -> N
     for path in (other, broken):
         with pytest.raises(ArtifactError, match="is not a sweep that can be read"):
             SweepTable.load(path)
+
+
+def test_without_a_change_the_model_is_scored_as_it_is(lend: Any, tokenizer: Any) -> None:
+    model = lend("qwen2")
+    plain = sweep(model, tokenizer, TEXT_PAIRS, None, [0.0], "sum")
+    silent = sweep(model, tokenizer, TEXT_PAIRS, noisy(model, layer=2), [0.0], "sum")
+    np.testing.assert_allclose(plain.loss_pos, silent.loss_pos, rtol=1e-6)
+    np.testing.assert_allclose(plain.loss_neg, silent.loss_neg, rtol=1e-6)
+    assert plain.header["artifact"] is None
+    with pytest.raises(ConfigError, match="factors holds 2, but there is no change"):
+        sweep(model, tokenizer, TEXT_PAIRS, None, [0.0, 2.0], "sum")
