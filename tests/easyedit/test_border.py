@@ -254,7 +254,7 @@ def test_half_precision_vectors_and_stacks_of_concepts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_written_and_read_again(form: str, tmp_path: Path) -> None:
     artifact = change(form)
-    artifact = SteeringArtifact(artifact.delta, artifact.site, model={"norm_after_mlp": False})
+    artifact = SteeringArtifact(artifact.delta, artifact.site, model={"mlp_adds_to_stream": True})
     again = read_pt(write_pt(artifact, tmp_path), 2)
     for name, tensor in artifact.delta.tensors().items():
         assert torch.equal(tensor, again.delta.tensors()[name])
