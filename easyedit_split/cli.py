@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["run"]:
         from .easyedit.launcher import main as launch
 
-        return _guarded(lambda: launch(arguments[1:]), debug=False)
+        return _guarded(lambda: launch(arguments[1:]), debug=arguments[1:2] == ["--debug"])
     wrong = _wrong_at_once(arguments)
     if wrong:
         return _refused(wrong)

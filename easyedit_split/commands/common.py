@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.pairs import PreferencePair, flat_pairs, load_pairs
+from ..data.pairs import PreferencePair, by_concept, flat_pairs
 from ..errors import ArtifactError, ConfigError
 from ..settings.files import flatten_sections, hyperparameters, read_yaml
 from ..settings.hyperparameters import Hyperparameters
@@ -148,19 +148,17 @@ def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[
 
 
 def data(hp: Hyperparameters, key: str) -> list[PreferencePair]:
-    """The pairs of `train_data` or `test_data`: a file, or `demo:<set>` for the micro-world's.
+    """The pairs of `train_data` or `test_data`: a file, or a name of `data.sources`.
 
     Raises:
-        ConfigError: none named. DataError: see `load_pairs`.
+        ConfigError: none named. DataError: see `load_part`.
     """
+    from ..data.sources import load_part
+
     name = getattr(hp, key)
     if not name:
-        raise ConfigError(f"no pairs named: set {key}=FILE (.jsonl, .json, .csv or .parquet)")
-    if name.startswith("demo:"):
-        from ..demo import data_path
-
-        name = data_path(name.removeprefix("demo:"), key.removesuffix("_data"))
-    pairs = flat_pairs(load_pairs(name), hp.concept_id)
+        raise ConfigError(f"no pairs named: set {key}=FILE (.jsonl, .json, .csv or .parquet), or a data set's name")
+    pairs = flat_pairs(by_concept(load_part(name, key.removesuffix("_data"))), hp.concept_id)
     return pairs[: hp.max_num_of_examples] if hp.max_num_of_examples else pairs
 
 

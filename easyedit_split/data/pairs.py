@@ -77,7 +77,11 @@ def load_pairs(
     Raises:
         DataError: file missing or of another kind, a column missing, a row that cannot be read (its number is named).
     """
-    pairs = pairs_from_rows(list(read_rows(Path(path))), path, columns)
+    return by_concept(pairs_from_rows(list(read_rows(Path(path))), path, columns))
+
+
+def by_concept(pairs: list[PreferencePair]) -> list[PreferencePair] | dict[int, list[PreferencePair]]:
+    """The list itself; or, where it holds several concepts, a list for each `concept_id`."""
     ids = sorted({p.concept_id for p in pairs})
     if len(ids) == 1:
         return pairs

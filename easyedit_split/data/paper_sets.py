@@ -17,6 +17,22 @@ from .pairs import SUFFIXES, PreferencePair, pairs_from_rows, read_rows
 
 Rows = list[tuple[str, dict[str, Any]]]
 
+#: Data set -> part -> file names below its folder, in EasyEdit's names and the authors' own; the first found wins.
+#: "whole": one file that holds both parts, split here.
+FILES: dict[str, dict[str, tuple[str, ...]]] = {
+    "psychopathy": {"train": ("train.jsonl",), "test": ("test.jsonl",), "whole": ("psychopathy.jsonl",)},
+    "powerseeking": {"train": ("train.csv",), "test": ("test.csv",), "whole": ()},
+    "axbench": {
+        "train": (),
+        "test": (),
+        "whole": (
+            "axbench_train.parquet",
+            "prod_9b_l20_v1/generate/dpo_train_data.parquet",
+            "concept10_9b_l20_train.parquet",
+        ),
+    },
+}
+
 
 @dataclass(frozen=True)
 class Prompted:
@@ -79,6 +95,15 @@ def load_named_pairs(
     return pairs_from_rows(load_rows(source, split), source, columns)
 
 
+def find_file(name: str, folder: Path, part: str) -> Path | None:
+    """The file of a paper's data set with its "train" or "test" part, or the "whole"; None where there is none.
+
+    Args:
+        folder: the data set's own, `data/psychopathy`.
+    """
+    return next((folder / file for file in FILES[name][part] if (folder / file).is_file()), None)
+
+
 def paper_split(name: str, folder: str | Path, seed: int = 42) -> DataSplit:
     """One of the paper's data sets from its own files, split as in App. A.
 
@@ -96,7 +121,11 @@ def paper_split(name: str, folder: str | Path, seed: int = 42) -> DataSplit:
 
 
 def split_psychopathy(folder: Path, seed: int) -> DataSplit:
-    """500 and 100, each half Yes and half No, no question twice."""
+    """The two files where both are there; else of the whole 500 and 100, each half Yes and half No, none twice."""
+    parts = [find_file("psychopathy", folder / "psychopathy", part) for part in ("train", "test")]
+    if parts[0] and parts[1]:
+        train_rows, test_rows = (tuple(load_named_pairs(part)) for part in parts if part)
+        return DataSplit("psychopathy", seed, train_rows, test_rows, "as in its files", tuple(map(str, parts)))
     path = folder / "psychopathy" / "psychopathy.jsonl"
     rows = without_doubles(load_named_pairs(path))
     random.Random(f"{seed}-psychopathy").shuffle(rows)
@@ -131,7 +160,8 @@ def split_powerseeking(folder: Path, seed: int) -> DataSplit:
 
 def split_axbench(folder: Path, seed: int, concepts: int = 10, n_train: int = 64, n_test: int = 8) -> DataSplit:
     """64 and 8 for each of the first ten concepts; rows with the same input stay in one part."""
-    path = folder / "axbench" / "concept10_9b_l20_train.parquet"
+    own = folder / "axbench"
+    path = find_file("axbench", own, "whole") or own / FILES["axbench"]["whole"][-1]
     raw = load_rows(path)
     _enough(path, raw, 1, "rows")
     rows = axbench_rows(raw, path)
@@ -148,14 +178,15 @@ def split_axbench(folder: Path, seed: int, concepts: int = 10, n_train: int = 64
 
 
 def axbench_rows(rows: Rows, source: str | Path) -> list[PreferencePair | Prompted]:
-    """AxBench's rows: pairs where the file has both answers, else its positive rows (`concept_id` 0 and up).
+    """AxBench's positive rows (`concept_id` 0 and up): pairs where the file has both answers.
 
     Raises:
         DataError: a column is missing, or a row cannot be read.
     """
     columns = rows[0][1]
     if "losing_output" in columns or "not_matching" in columns:
-        return list(pairs_from_rows(rows, source))
+        positive = [(where, r) for where, r in rows if _positive(r)]
+        return list(pairs_from_rows(positive, source))
     for column in ("input", "output", "output_concept", "concept_id"):
         if column not in columns:
             raise DataError(f"{source} has no column {column!r}: it has {', '.join(map(str, columns))}")
@@ -164,6 +195,13 @@ def axbench_rows(rows: Rows, source: str | Path) -> list[PreferencePair | Prompt
         for _, r in rows
         if int(r["concept_id"]) >= 0
     ]
+
+
+def _positive(row: Mapping[str, Any]) -> bool:
+    try:
+        return int(row.get("concept_id", 0)) >= 0 and row.get("category") in (None, "positive")
+    except (TypeError, ValueError):
+        return True  # reading the row says what is wrong with it
 
 
 def without_doubles(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:

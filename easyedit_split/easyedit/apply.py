@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from .artifacts import from_state, read_folder
 from .dictionary_token import SteeringToken, block_tokens
 from .host import load_wrapper, plain_model, wrapped_blocks
 from .hparams import frozen
+from .names import trained_folder
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,10 @@ def _artifact(hparams: Any, vectors: Any, layer: int, concept_id: int) -> Steeri
         return from_state(vectors[f"layer_{layer}"], layer, concept_id)
     if not hparams.steer_vector_load_dir:
         raise ConfigError(f"{hparams.alg_name} has nothing to apply; set steer_vector_load_dir or pass the vectors")
-    return read_folder(hparams.steer_vector_load_dir, layer, concept_id)
+    folder = trained_folder(hparams.steer_vector_load_dir, hparams.alg_name, layer)
+    if folder != Path(hparams.steer_vector_load_dir):
+        log.info("%s holds nothing of layer %s; reading %s", hparams.steer_vector_load_dir, layer, folder)
+    return read_folder(folder, layer, concept_id)
 
 
 def _put(name: str, block: Any, model: Any, artifact: SteeringArtifact, site: ResolvedSite, multiplier: float) -> None:

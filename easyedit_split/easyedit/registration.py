@@ -53,10 +53,15 @@ def add_host_to_path() -> None:
     if host_is_found():
         return
     for entry in (".", *os.environ.get(HOME_VARIABLE, "").split(os.pathsep)):
-        if entry and (Path(entry) / "steer" / "utils" / "alg_dict.py").is_file():
+        if entry and is_checkout(Path(entry)):
             sys.path.append(str(Path(entry).resolve()))
             importlib.invalidate_caches()
             return
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether EasyEdit's folder `steer` lies in `folder`."""
+    return (folder / "steer" / "utils" / "alg_dict.py").is_file()
 
 
 def require_host() -> None:

@@ -33,12 +33,12 @@ def provide_missing_names(package: ModuleType) -> bool:
     missing = sorted(_names_asked_of(package) - set(vars(package)))
     if not missing or "__getattr__" in vars(package):
         return False
-    definitions = _definitions(package)
+    found = definitions(_folder(package), package.__name__)
 
     def __getattr__(name: str) -> Any:
-        if name not in missing or name not in definitions:
+        if name not in missing or name not in found:
             raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
-        kind, module_name = definitions[name]
+        kind, module_name = found[name]
         if kind == "def":
             return _lazy_function(module_name, name)
         return getattr(importlib.import_module(module_name), name)
@@ -64,15 +64,14 @@ def _names_asked_of(package: ModuleType) -> set[str]:
     }
 
 
-def _definitions(package: ModuleType) -> dict[str, tuple[str, str]]:
-    """Name -> (class or def, module) of every top-level definition below `package`, read without importing."""
-    folder = _folder(package)
+def definitions(folder: Path, package: str) -> dict[str, tuple[str, str]]:
+    """Name -> (class or def, module) of every top-level definition of `package` in `folder`, read without importing."""
     found: dict[str, tuple[str, str]] = {}
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
         if parts[-1] == "__init__":
             continue
-        module_name = ".".join((package.__name__, *parts))
+        module_name = ".".join((package, *parts))
         for kind, name in _DEFINITION.findall(path.read_text(encoding="utf-8")):
             found.setdefault(name, (kind, module_name))
     return found

@@ -11,14 +11,14 @@ from typing import Any, cast
 
 from ..data.manifest import manifest
 from ..data.pairs import PreferencePair
-from ..data.paper_sets import DataSplit, Prompted, load_named_pairs, paper_split
+from ..data.paper_sets import FILES, DataSplit, Prompted, paper_split
+from ..data.sources import load_part
 from ..demo import TASKS, data_path
 from ..errors import DataError
 from ..settings.files import load_hparams
 from ..storage.files import write_text
 from .settings import GridSettings
 
-PAPER_SETS = ("psychopathy", "powerseeking", "axbench")
 MIN_PAIRS = 4
 OPEN = "(what the model answers)"
 Loader = Callable[[], tuple[Any, Any]]
@@ -75,12 +75,12 @@ def read_split(settings: GridSettings, dataset: str, files: Sequence[Path]) -> D
         sources = next(iter(named))
     elif dataset in TASKS:
         sources = str(data_path(dataset, "train")), str(data_path(dataset, "test"))
-    elif dataset in PAPER_SETS and settings.data_dir:
+    elif dataset in FILES and settings.data_dir:
         return paper_split(dataset, settings.data_dir, settings.split_seed)
     else:
-        where = "set data_dir=FOLDER" if dataset in PAPER_SETS else "name train_data and test_data in its files"
+        where = "set data_dir=FOLDER" if dataset in FILES else "name train_data and test_data in its files"
         raise DataError(f"the data of {dataset!r} is nowhere: {where}")
-    train, test = load_named_pairs(sources[0], "train"), load_named_pairs(sources[1], "test")
+    train, test = load_part(sources[0], "train"), load_part(sources[1], "test")
     return DataSplit(dataset, settings.split_seed, tuple(train), tuple(test), "as in its files", sources)
 
 

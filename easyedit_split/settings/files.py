@@ -30,11 +30,11 @@ _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
 _NEUTRAL_OF: dict[str, dict[str, tuple[Any, ...]]] = {
     "unified_reps": {"beta": (1,), "gemma": (0,), "simpo_scaler": (1,)}
 }
+# spellings in EasyEdit's shipped files that its own code does not read, and what they mean
+SPELLINGS = {"concepts_id": "concept_id"}
 _KINDS = {
     bool: ("true or false", "true"), int: ("a whole number", "1"), float: ("a number", "0.01"), str: ("a text", "TEXT"),
 }  # fmt: skip
-# spellings in EasyEdit's shipped files that its own code does not read, and what they mean
-SPELLINGS = {"concepts_id": "concept_id"}
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -156,5 +156,5 @@ def _converted(key: str, value: Any, kind: Any, source: str) -> Any:
             return str(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    need, example = _KINDS[wanted]
+    need, example = _KINDS[wanted.__name__]
     raise ConfigError(f"{source or 'hyper-parameters'}: {key} = {value!r} is not {need}: write {key}={example}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -202,6 +203,36 @@ def test_launcher_runs_a_script_with_its_arguments(
     assert launcher.main([str(script), "device=cpu", "--help"]) == 0
     assert capsys.readouterr().out == "__main__ ['device=cpu', '--help'] True\n"
     assert (list(sys.argv), list(sys.path)) == before
+
+
+def test_programs_that_a_script_starts_are_registered_too(
+    host: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the layout that needs the repair; the environment's own sitecustomize runs as well."""
+    root = host("broken")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text("print('own sitecustomize')\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
+    (root / "child.py").write_text(
+        "from steer.utils.alg_dict import METHODS_CLASS_DICT\nprint('split' in METHODS_CLASS_DICT)\n", encoding="utf-8"
+    )
+    (root / "script.py").write_text(
+        "import subprocess, sys\nsubprocess.run([sys.executable, 'child.py'], check=True)\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(root)
+    before = os.environ["PYTHONPATH"]
+    assert launcher.main(["script.py"]) == 0
+    assert capfd.readouterr().out == "own sitecustomize\nTrue\n"
+    assert os.environ["PYTHONPATH"] == before
+
+
+def test_an_error_of_a_script_is_a_sentence(host: Callable[[str], Path]) -> None:
+    script = host("lazy") / "script.py"
+    script.write_text("def deep():\n    raise ValueError('one\\ntwo')\ndeep()\n", encoding="utf-8")
+    with pytest.raises(HostError, match=r"^script.py stopped with ValueError in .*script.py, line 2 \(one\); 'run --d"):
+        launcher.main([str(script)])
+    with pytest.raises(ValueError, match="one"):
+        launcher.main(["--debug", str(script)])
 
 
 def test_launcher_says_what_is_missing(host: Callable[[str], Path], tmp_path: Path) -> None:

@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host.processes import HOMES
+
+
+@pytest.fixture(scope="module", params=HOMES, ids=[home.name for home in HOMES])
+def home(request: pytest.FixtureRequest) -> Path:
+    """Each checkout that EASYEDIT_HOME names."""
+    if not (request.param / "steer" / "__init__.py").is_file():
+        pytest.fail(f"EASYEDIT_HOME names {request.param}, which holds no folder 'steer'")
+    return request.param.resolve()
 
 
 @pytest.fixture(scope="session")

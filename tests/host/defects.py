@@ -15,7 +15,21 @@ from typing import Any
 
 import pytest
 import torch
-from host.inside import CHECKOUT, LAYER, for_upstream, general, host_module, logged, spilt_shell
+from host.inside import (
+    CHECKOUT,
+    LAYER,
+    applied,
+    for_upstream,
+    general,
+    generate,
+    host_module,
+    logged,
+    loss_mode,
+    spilt_shell,
+    train,
+    unsteered_losses,
+    write_method,
+)
 from host.models import items
 from omegaconf import OmegaConf
 
@@ -30,19 +44,6 @@ OLDEST = not (CHECKOUT / "steer" / "benchmarks").is_dir()
 NEWEST = "METHOD_FNS" not in REGISTRY_TEXT and not OLDEST
 MIDDLE = not OLDEST and not NEWEST
 EXPERIMENTS = CHECKOUT / "hparams" / "Steer" / "experiment_hparams" / "spilt_experiment"
-
-
-def train(wrapper: Any, tmp_path: Path, form: str = "local_weight", data: Any = None, **values: Any) -> Any:
-    """EasyEdit's own training, on the tokenizer it needs."""
-    function = host_module("steer.utils.alg_dict").METHODS_CLASS_DICT["spilt"]["train"]
-    with for_upstream(wrapper.tokenizer):
-        return function(spilt_shell(form, tmp_path, **values), items() if data is None else data, model=wrapper)
-
-
-def applied(wrapper: Any, form: str, vectors: Any = None, **values: Any) -> Any:
-    registry = host_module("steer.utils.alg_dict")
-    hparams = registry.HYPERPARAMS_CLASS_DICT["spilt"]["apply"](intervention_method=form, device="cpu", **values)
-    return registry.METHODS_CLASS_DICT["spilt"]["apply"](hparams, wrapper, vectors)
 
 
 @pytest.mark.skipif(not NEWEST, reason="the other commits import, given sae_lens")
@@ -229,11 +230,10 @@ def test_training_skips_the_prefix_and_application_does_not(wrapper: Any, tmp_pa
     assert wrapped_blocks(wrapper)[LAYER].intervention_dict["spilt"].intervention_locations is None
 
 
-def test_loss_mode_cannot_name_the_trained_vector() -> None:
-    """The runner passes these on, but they are no fields, so the loss mode measures a fresh random vector."""
-    fields = host_module("steer.utils.alg_dict").HYPERPARAMS_CLASS_DICT["spilt"]["train"].__dataclass_fields__
-    assert "inference" in fields
-    assert "init_vector_path" not in fields and "sft_preference_type" not in fields
+def test_loss_mode_measures_a_random_vector(wrapper: Any, tmp_path: Path) -> None:
+    """The vector that is loaded is put aside, so one near zero gives other losses than no steering."""
+    measured = loss_mode(wrapper, torch.full((32,), 1e-7), tmp_path)
+    assert max(abs(a - b) for a, b in zip(measured, unsteered_losses(wrapper), strict=True)) > 1e-3
 
 
 def test_yaml_slips() -> None:
@@ -245,6 +245,40 @@ def test_yaml_slips() -> None:
     twice = EXPERIMENTS / "axbench" / "gemma-2-9b-it" / "spilt" / "generate_spilt_lora.yaml"
     with pytest.raises(Exception, match="duplicate key lora_alpha"):
         OmegaConf.load(twice)
+
+
+def test_some_files_are_never_found() -> None:
+    """The runner looks for generate_<method>_<form>.yaml; the script calls a runner of another name."""
+    stray = sorted(path.name for path in EXPERIMENTS.rglob("generate_spilt_*_XXXXX.yaml"))
+    assert stray == ["generate_spilt_local_weight_XXXXX.yaml", "generate_spilt_lora_XXXXX.yaml"]
+    script = (CHECKOUT / "examples" / "run_SPILT.sh").read_text(encoding="utf-8")
+    assert "./examples/run_SPLIT.py" in script and not (CHECKOUT / "examples" / "run_SPLIT.py").exists()
+    listed = OmegaConf.load(CHECKOUT / "hparams" / "Steer" / "dataset_format.yaml")
+    assert "powerseeking" in listed.train and "powerseeking" not in listed.generation
+
+
+def test_another_folder_is_printed_than_is_written(
+    wrapper: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the form, '<method>_vector' is printed."""
+    generate(tmp_path, Path(wrapper.model_name_or_path), [write_method(tmp_path / "m.yaml", "lora")], items(2))
+    assert f"Saving vectors to {tmp_path / 'vectors' / 'mine' / 'split_vector'} ..." in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "vectors" / "mine").iterdir()] == ["split_lora"]
+
+
+def test_vector_of_zeros_gives_no_number(wrapper: Any, tmp_path: Path) -> None:
+    """The projection on it is divided by its norm, though factor and vector say that nothing is to be done."""
+    train(wrapper, tmp_path, "vector", lr=0.0)
+    with torch.no_grad():
+        wrapper.steer_vector.proj.weight.zero_()
+    wrapper.steer_vector.subspaces = [{"steering_factor": torch.ones(2)}]
+    assert bool(wrapper.steer_vector.forward(torch.randn(2, 12, 32)).output.isnan().any())
+
+
+def test_split_is_no_method_of_plain_easyedit() -> None:
+    code = "import steer.utils.alg_dict as registry\nprint('split' in registry.METHODS_CLASS_DICT)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+    assert "True" not in done.stdout
 
 
 @pytest.mark.skipif(NEWEST, reason="mended in 14cea82")

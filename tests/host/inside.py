@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import importlib
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -33,6 +34,15 @@ UPSTREAM_NAMES = {
 }  # fmt: skip
 CHECKOUT = Path(os.environ["EASYEDIT_HOME"])
 SHAPE_NAMES = tuple(SHAPES)
+
+
+def measured(what: str, value: Any) -> None:
+    """Hand a figure to whoever runs the tests inside a checkout (`upstream/validate.py`)."""
+    if "EASYEDIT_SPLIT_MEASURED" in os.environ:
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        with open(os.environ["EASYEDIT_SPLIT_MEASURED"], "a", encoding="utf-8") as file:
+            test = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split("[")[0].split(" ")[0]
+            file.write(json.dumps({"test": test, "what": what, "value": shown}) + "\n")
 
 
 def host_module(name: str) -> Any:
@@ -161,7 +171,8 @@ def upstream_shell(alg: str, form: str, tmp_path: Path, **values: Any) -> Any:
 def spilt_shell(form: str, tmp_path: Path, **values: Any) -> Any:
     weights = {"pos_loss_weight": 1.0, "neg_loss_weight": 0.3, "margin_penalty_weight": 3.5, "margin_threshold": 0.6}
     made = upstream_shell("spilt", form, tmp_path, **{**weights, **values})
-    made.lora_alpha = 32  # read where several concepts are saved, though it is no field
+    if not hasattr(made, "lora_alpha"):
+        made.lora_alpha = 32  # read where several concepts are saved, though it is no field
     return made
 
 
@@ -220,3 +231,44 @@ def logged(folder: Path) -> list[dict[str, str]]:
     """The losses that EasyEdit's SFT trainer wrote to `loss_output_dir`, a step a row."""
     with (folder / "train_losses.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def train(wrapper: Any, tmp_path: Path, form: str = "local_weight", data: Any = None, **values: Any) -> Any:
+    """EasyEdit's own training, on the tokenizer it needs."""
+    function = host_module("steer.utils.alg_dict").METHODS_CLASS_DICT["spilt"]["train"]
+    with for_upstream(wrapper.tokenizer):
+        return function(spilt_shell(form, tmp_path, **values), items() if data is None else data, model=wrapper)
+
+
+def applied(wrapper: Any, form: str, vectors: Any = None, **values: Any) -> Any:
+    registry = host_module("steer.utils.alg_dict")
+    hparams = registry.HYPERPARAMS_CLASS_DICT["spilt"]["apply"](intervention_method=form, device="cpu", **values)
+    return registry.METHODS_CLASS_DICT["spilt"]["apply"](hparams, wrapper, vectors)
+
+
+def loss_mode(wrapper: Any, vector: torch.Tensor, tmp_path: Path, factor: float = FACTOR) -> list[float]:
+    """Losses of the wanted answers, sorted, as EasyEdit's `--mode loss` measures them for a trained `vector`."""
+    (tmp_path / "trained").mkdir()
+    torch.save(vector, tmp_path / "trained" / f"layer_{LAYER}.pt")
+    function = host_module("steer.utils.alg_dict").METHODS_CLASS_DICT["sft"]["train"]
+    shell = upstream_shell(
+        "sft", "vector", tmp_path, inference=True, sft_preference_type="winning_only", steering_factors=[factor],
+        init_vector_path=str(tmp_path / "trained"), loss_output_dir=str(tmp_path), exclude_bos=False,
+        use_chat_template=False,
+    )  # fmt: skip
+    with for_upstream(wrapper.tokenizer):
+        function(shell, items(), model=wrapper)
+    wrapper.reset_all()
+    return sorted(float(row["pos_steer_loss"]) for row in logged(tmp_path))
+
+
+def unsteered_losses(wrapper: Any) -> list[float]:
+    """The same losses of the model as it is, a mean over the answer's tokens each, sorted."""
+    losses = []
+    for item in items():
+        prompt = wrapper.tokenizer(item["question"])["input_ids"]
+        row = prompt + wrapper.tokenizer(item["matching"])["input_ids"]
+        labels = torch.tensor([[-100] * len(prompt) + row[len(prompt) :]])
+        with torch.no_grad():
+            losses.append(float(wrapper.model(input_ids=torch.tensor([row]), labels=labels).loss))
+    return sorted(losses)

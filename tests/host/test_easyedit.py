@@ -1,6 +1,6 @@
 """The plugin inside real EasyEdits: the checkouts that EASYEDIT_HOME names, separated by colons.
 
-For each checkout: `checks.py`, `checks_objectives.py` and `defects.py` through the Python API, and EasyEdit's
+For each checkout: `checks*.py` and `defects.py` through the Python API, and EasyEdit's
 unmodified scripts, in processes of their own. They are started together, because importing EasyEdit takes most of
 their time.
 """
@@ -8,21 +8,14 @@ their time.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from host.models import make_models, make_workplace
-
-TESTS = Path(__file__).resolve().parents[1]
-ROOT = TESTS.parent
-HOMES = [Path(entry) for entry in os.environ.get("EASYEDIT_HOME", "").split(os.pathsep) if entry]
-LAUNCHED = [sys.executable, "-m", "easyedit_split", "run"]
-PLAIN = [sys.executable]
+from host.processes import HOMES, LAUNCHED, PLAIN, ROOT, TESTS, finish, lazy_registry, start
 
 pytestmark = [
     pytest.mark.host,
@@ -30,39 +23,11 @@ pytestmark = [
 ]
 
 
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    output: str
-
-
-def start(command: list[str], place: Path, home: Path, log: Path) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(ROOT), str(TESTS)])
-    environment = {
-        **os.environ, "PYTHONPATH": path, "EASYEDIT_HOME": str(home), "OMP_NUM_THREADS": "1",
-        "HYDRA_FULL_ERROR": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
-    with log.open("wb") as file:
-        return subprocess.Popen(command, cwd=place, env=environment, stdout=file, stderr=subprocess.STDOUT)
-
-
-def finish(process: subprocess.Popen[bytes], log: Path) -> Finished:
-    status = process.wait(timeout=1800)
-    return Finished(status, log.read_text(encoding="utf-8", errors="replace"))
-
-
-@pytest.fixture(scope="module", params=HOMES, ids=[home.name for home in HOMES])
-def home(request: pytest.FixtureRequest) -> Path:
-    if not (request.param / "steer" / "__init__.py").is_file():
-        pytest.fail(f"EASYEDIT_HOME names {request.param}, which holds no folder 'steer'")
-    return request.param.resolve()
-
-
 @pytest.fixture(scope="module")
 def checks(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Popen[bytes], Path]:
     folder = tmp_path_factory.mktemp("checks")
     options = ["-o", "filterwarnings=ignore", "-p", "no:cacheprovider", "-q", "-x", "--rootdir", str(ROOT)]
-    files = [str(TESTS / "host" / name) for name in ("checks.py", "checks_objectives.py", "defects.py")]
+    files = [str(file) for file in [*sorted((TESTS / "host").glob("checks*.py")), TESTS / "host" / "defects.py"]]
     command = [sys.executable, "-m", "pytest", *files, *options]
     log = folder / "checks.log"
     return start([*command, "--basetemp", str(folder / "tmp")], ROOT, home, log), log
@@ -121,8 +86,7 @@ def test_scripts_of_easyedit_run_unchanged(home: Path, place: Path) -> None:
 
 def test_hydra_plugin_registers_where_easyedit_can_be_imported(home: Path, place: Path) -> None:
     """Plain `python vectors_generate.py`: Hydra finds the plugin. The other two need the launcher's repair."""
-    registry = (home / "steer" / "utils" / "alg_dict.py").read_text(encoding="utf-8")
-    if "METHOD_FNS" not in registry:
+    if not lazy_registry(home):
         pytest.skip("this checkout cannot be imported without the launcher (or, for the oldest, without sae_lens)")
     method = place / "vector.yaml"
     method.write_text(
@@ -144,6 +108,6 @@ def test_hydra_plugin_registers_where_easyedit_can_be_imported(home: Path, place
 
 
 def test_python_api(checks: tuple[subprocess.Popen[bytes], Path], place: Path) -> None:
-    """Everything in checks.py, checks_objectives.py and defects.py; their output is shown where it fails."""
+    """Everything in the files of checks and in defects.py; their output is shown where it fails."""
     done = finish(*checks)
     assert done.status == 0, done.output[-8000:]
