@@ -33,7 +33,8 @@ _NEUTRAL_OF: dict[str, dict[str, tuple[Any, ...]]] = {
 # spellings in EasyEdit's shipped files that its own code does not read, and what they mean
 SPELLINGS = {"concepts_id": "concept_id"}
 _KINDS = {
-    bool: ("true or false", "true"), int: ("a whole number", "1"), float: ("a number", "0.01"), str: ("a text", "TEXT"),
+    "bool": ("true or false", "true"), "int": ("a whole number", "1"), "float": ("a number", "0.01"),
+    "str": ("a text", "TEXT"),
 }  # fmt: skip
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
