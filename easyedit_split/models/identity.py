@@ -13,6 +13,7 @@ from ..errors import ArtifactError
 from .architectures import STRUCTURE, architecture_of
 from .guards import eval_mode_frozen
 from .parts import decoder_layers, has_norm_after_mlp, hidden_size, unwrap
+from .protocols import CausalLM
 from .sites import Site, resolve_site
 from .stream import passes_unchanged
 from .weights import Sample, sampled_weights, weights_present
@@ -23,7 +24,7 @@ _accepted: WeakKeyDictionary[Any, tuple[Sample, Any]] = WeakKeyDictionary()
 _said: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()  # model -> precisions that were spoken of
 
 
-def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
+def describe_model(model: CausalLM, name: str | None = None) -> dict[str, Any]:
     """What an artifact remembers of its base model: name, architecture, depth, width, fingerprint of its structure."""
     inner = unwrap(model)
     config = inner.config
@@ -39,7 +40,7 @@ def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def identify_model(model: Any, layer: int) -> dict[str, Any]:
+def identify_model(model: CausalLM, layer: int) -> dict[str, Any]:
     """`describe_model`, and what is measured of a model whose block `layer` is steered.
 
     `weights`: numbers of every tensor up to that block (`sampled_weights`), by which the model is known again.
@@ -53,7 +54,7 @@ def identify_model(model: Any, layer: int) -> dict[str, Any]:
     }
 
 
-def check_model(kept: Mapping[str, Any], model: Any, layer: int, any_model: bool = False) -> None:
+def check_model(kept: Mapping[str, Any], model: CausalLM, layer: int, any_model: bool = False) -> None:
     """Check that `model` is the one described by `kept`: architecture, depth, width, and weights up to block `layer`.
 
     The same model in another precision is said, once, as a warning. What `kept` does not say is not checked.
@@ -106,7 +107,7 @@ def adds_at_block_output(described: Mapping[str, Any]) -> bool:
     return described.get("norm_after_mlp") is False and architecture_of(str(described.get("architecture"))) is not None
 
 
-def mlp_adds_to_stream(model: Any, layer: int) -> bool:
+def mlp_adds_to_stream(model: CausalLM, layer: int) -> bool:
     """Whether what is added to the feed-forward's output of block `layer` is added to the block's output: measured."""
     stream = resolve_site(model, Site(layer, "residual"))
     if stream.linear is None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .parts import decoder_layers, unwrap
+from .protocols import CausalLM
 
 NUMBERS = 4  # of each tensor
 ROWS = 1024  # of the embedding that are looked at at most, a power of 2: vocabularies are enlarged at their end
@@ -80,7 +81,7 @@ class Sample:
         return True
 
 
-def sampled_weights(model: Any, layer: int) -> Sample:
+def sampled_weights(model: CausalLM, layer: int) -> Sample:
     """Numbers of the embedding and of every tensor of blocks 0 to `layer`.
 
     Taken once a model: again where a tensor was replaced, moved or written to (writing through `.data` goes unseen).
@@ -107,7 +108,7 @@ def weights_present(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def _tensors_up_to(model: Any, layer: int) -> Iterator[tuple[str, nn.Module, Tensor]]:
+def _tensors_up_to(model: CausalLM, layer: int) -> Iterator[tuple[str, nn.Module, Tensor]]:
     yield from _tensors(unwrap(model).get_input_embeddings(), "embedding.")
     for number, block in enumerate(decoder_layers(model)[: layer + 1]):
         yield from _tensors(block, f"{number}.")

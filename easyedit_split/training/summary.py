@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from ..data.pairs import PreferencePair
 from ..data.tokens import Encoder
 from ..models.guards import eval_mode_frozen
 from ..models.parts import context_length, embedding_device
+from ..models.protocols import CausalLM, Tokenizer
 from ..scoring.scorer import PairLosses, PairScorer, halve_on_oom, joined, token_runs
 from .objectives import AnswerLosses, Objective
 
@@ -58,8 +58,8 @@ class Summary:
 
 
 def summarise(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     artifact: SteeringArtifact,
     objective: Objective,
