@@ -18,7 +18,7 @@ def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
     """What an artifact remembers of its base model: name, architecture, depth, width, fingerprint of its structure."""
     inner = unwrap(model)
     config = inner.config
-    structure = {key: getattr(config, key, None) for key in STRUCTURE}
+    structure = {key: _value(config, key) for key in STRUCTURE}
     blocks = decoder_layers(model)
     return {
         "name": name or getattr(config, "_name_or_path", "") or type(inner).__name__,
@@ -28,6 +28,14 @@ def describe_model(model: Any, name: str | None = None) -> dict[str, Any]:
         "norm_after_mlp": has_norm_after_mlp(blocks[0]),
         "fingerprint": hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()[:16],
     }
+
+
+def _value(config: Any, key: str) -> Any:
+    """A key of a config; None where there is none, or one a layer (Gemma-4)."""
+    try:
+        return getattr(config, key, None)
+    except RuntimeError:  # transformers' word for "one a layer"
+        return None
 
 
 def model_fingerprint(model: Any) -> str:
