@@ -26,7 +26,7 @@ from ..models.guards import eval_mode_frozen
 from ..models.parts import embedding_device, unwrap
 from ..models.protocols import CausalLM
 from .forward import run_decoder, run_rows
-from .prefix_store import PrefixStore
+from .lower_blocks import LowerBlocks
 from .rows import Batch, lay_out
 from .token_losses import token_losses
 
@@ -64,11 +64,12 @@ def states_can_be_kept(model: CausalLM, layer: int, packed: bool) -> bool:
     """Whether the blocks below `layer` may be stood in for by the states that enter it."""
     with _probing(model):
         batch = lay_out(_PAIRS, packed).to(embedding_device(model))
-        rows = torch.arange(len(batch.tokens))
+        blocks = LowerBlocks(model, layer)
         try:
-            store = PrefixStore(model, layer, [batch.tokens.shape[1]] * len(rows))
-            store.put(rows, lambda: run_rows(model, batch))
-            with store.replay(store.get(rows, batch.tokens.shape[1])[0]):
+            (states,) = blocks.run(lambda: run_rows(model, batch))
+            if states.ndim != 3 or states.shape[:2] != batch.tokens.shape:
+                return False
+            with blocks.replaced(states):
                 replayed = _losses_of(model, batch)
         except torch.OutOfMemoryError:
             raise
