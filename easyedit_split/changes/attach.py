@@ -21,7 +21,7 @@ from ..models.parts import decoder
 from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, resolve_site
 from .forms import LinearDelta
-from .positions import Positions, mask_of_call
+from .positions import Positions, mask_of_call, tokens_of_call
 
 
 class Strength:
@@ -86,6 +86,7 @@ class Handle:
         self._dropout = 0.0
         self._ablate = False
         self._mask: Tensor | None = None
+        self._rows = 1
         self._fixed = False
         self._cast: dict[tuple[torch.device, torch.dtype], LinearDelta] = {}
         self._hooks = [
@@ -163,14 +164,24 @@ class Handle:
         self.remove()
 
     def _before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._rows = len(tokens_of_call(args, kwargs))
         if not self._fixed:
             self._mask = mask_of_call(self.positions, args, kwargs)
 
     def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if self.strength.is_zero and not self._ablate:
             return None
-        if isinstance(output, tuple):
+        shape = (output if isinstance(output, Tensor) else output[0]).shape
+        if len(shape) > 3:
+            raise SiteError(
+                f"{self.site.site} gives {tuple(shape)} in this model, not one state a token: steer another of its "
+                "linear maps"
+            )
+        if not isinstance(output, Tensor):
             return (self.steered(args[0], output[0]), *output[1:])
+        if output.ndim == 2:  # the block takes its tokens one after the other, whatever their row (OPT, experts)
+            x, out = (t.unflatten(0, (self._rows, -1)) for t in (args[0], output))
+            return self.steered(x, out).flatten(0, 1)
         return self.steered(args[0], output)
 
     def steered(self, x: Tensor, out: Tensor) -> Tensor:

@@ -63,13 +63,15 @@ class Positions:
         return number >= first
 
 
+def tokens_of_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The tokens `(B, T)`, or their embeddings `(B, T, d)`, of a decoder's forward call."""
+    given = (kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args[:1])
+    return next(tokens for tokens in given if tokens is not None)
+
+
 def mask_of_call(positions: Positions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """`Positions.mask` for the arguments of a decoder's forward call."""
-    tokens = kwargs.get("input_ids")
-    if tokens is None:
-        tokens = kwargs.get("inputs_embeds")
-    if tokens is None:
-        tokens = args[0]
+    tokens = tokens_of_call(args, kwargs)
     cache = kwargs.get("past_key_values")
     past = int(cache.get_seq_length()) if cache is not None else 0
     padding = kwargs.get("attention_mask")

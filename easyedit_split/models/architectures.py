@@ -13,16 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fused import (
+    Fused,
+    codegen_heads,
+    equal_parts,
+    falcon_heads,
+    grouped_heads,
+    interleaved_heads,
+    low_rank_values,
+    one_key_head,
+)
+
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-
-
-@dataclass(frozen=True)
-class Fused:
-    """Several maps in one module: which components, and how their rows `(d_out,)` are shared out."""
-
-    components: tuple[str, ...]
-    rows: Callable[[Tensor, Any], tuple[Tensor, ...]]
+SHARED_EXPERT = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Architecture:
 
     `types` are its `config.model_type`s, `blocks` is the path of its decoder blocks in the whole model. `linear` maps a
     component to its module, `fused` a module to the components in it, both relative to a block. `transposed`: its
-    linear maps keep their weights as `(d_in, d_out)`.
+    linear maps keep their weights as `(d_in, d_out)`. `logits_scale`: what its logits are multiplied by behind the
+    vocabulary projection, by its config.
     """
 
     types: tuple[str, ...]
@@ -39,62 +44,189 @@ class Architecture:
     linear: Mapping[str, str]
     fused: Mapping[str, Fused] = field(default_factory=dict)
     transposed: bool = False
+    logits_scale: Callable[[Any], float] = lambda config: 1.0
 
 
-def _equal_parts(count: int) -> Callable[[Tensor, Any], tuple[Tensor, ...]]:
-    return lambda rows, config: rows.chunk(count)
+def _feed_forward(up: str, down: str, gate: str | None = None) -> dict[str, str]:
+    return {"mlp.down_proj": down, "mlp.up_proj": up, **({} if gate is None else {"mlp.gate_proj": gate})}
 
 
-def _grouped_heads(rows: Tensor, config: Any) -> tuple[Tensor, ...]:
-    """Query heads first, then the fewer heads of keys and of values."""
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    keys = config.num_key_value_heads * width
-    return rows.split([config.num_attention_heads * width, keys, keys])
+def _attention(path: str, output: str = "o_proj") -> dict[str, str]:
+    return {"self_attn.o_proj": f"{path}.{output}", **{name: f"{path}.{name.split('.')[1]}" for name in QKV}}
 
 
-def _interleaved_heads(rows: Tensor, config: Any) -> tuple[Tensor, ...]:
-    """`(heads, [q, k, v], head width)`."""
-    return tuple(rows.view(config.num_attention_heads, 3, -1)[:, part].flatten() for part in range(3))
+def _shared_expert(path: str) -> dict[str, str]:
+    return {name: f"{path}.{name.rsplit('.', 1)[1]}" for name in SHARED_EXPERT}
 
 
+_GATED = _feed_forward("mlp.up_proj", "mlp.down_proj", "mlp.gate_proj")
+_SEPARATE = {**_GATED, **_attention("self_attn")}
 _OUTPUTS = {"mlp.down_proj": "mlp.down_proj", "self_attn.o_proj": "self_attn.o_proj"}
-_SEPARATE = {**_OUTPUTS, **{name: name for name in (*GATE_UP, *QKV)}}
+_LOW_RANK = {"self_attn.q_proj": "self_attn.q_b_proj", "self_attn.o_proj": "self_attn.o_proj"}
+_GATE_UP = {"mlp.gate_up_proj": Fused(GATE_UP, equal_parts(2))}
+_KV_B = {"self_attn.kv_b_proj": Fused(("self_attn.v_proj",), low_rank_values)}
+_NEOX = _feed_forward("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
+
+
+def _divided(config: Any) -> float:
+    return 1 / config.logits_scaling
+
+
+def _mup(config: Any) -> float:
+    return 1 / config.logits_mup_width_multiplier
+
+
+def _multiplied(config: Any) -> float:
+    return 1.0 if config.logit_scale is None else config.logit_scale
+
 
 ARCHITECTURES = (
-    Architecture(("qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3_text"), "model.layers", _SEPARATE),
     Architecture(
-        ("phi3",),
+        ("qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3_text", "gemma", "gemma3n_text", "gemma4_text",
+         "olmo", "olmo2", "olmo3", "smollm3", "seed_oss", "helium", "ernie4_5", "exaone4", "stablelm", "cwm",
+         "ministral", "ministral3", "hunyuan_v1_dense", "vaultgemma", "bitnet", "diffllama"),
+        "model.layers", _SEPARATE,
+    ),
+    Architecture(("arcee", "nemotron", "apertus", "jais2"), "model.layers", _SEPARATE),
+    Architecture(
+        ("granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "granite_swa", "granitemoe_swa", "minicpm3"),
         "model.layers",
-        _OUTPUTS,
-        {"mlp.gate_up_proj": Fused(GATE_UP, _equal_parts(2)), "self_attn.qkv_proj": Fused(QKV, _grouped_heads)},
+        {**_SEPARATE, "mlp.shared_expert.down_proj": "shared_mlp.output_linear"},
+        {"shared_mlp.input_linear": Fused(SHARED_EXPERT[:2], equal_parts(2)), **_KV_B},
+        logits_scale=_divided,
     ),
     Architecture(
-        ("gpt2",),
+        ("cohere", "cohere2", "cohere2_moe", "cohere_compass_text"), "model.layers", _SEPARATE,
+        logits_scale=_multiplied,
+    ),
+    Architecture(("hyperclovax",), "model.layers", _SEPARATE, logits_scale=lambda config: config.logits_scaling),
+    Architecture(
+        ("falcon_h1", "bamba", "jamba"), "model.layers",
+        {**_feed_forward("feed_forward.up_proj", "feed_forward.down_proj", "feed_forward.gate_proj"),
+         **_attention("self_attn")},
+        logits_scale=lambda config: getattr(config, "lm_head_multiplier", 1.0),
+    ),
+    Architecture(
+        ("phi3",), "model.layers", _OUTPUTS, {**_GATE_UP, "self_attn.qkv_proj": Fused(QKV, grouped_heads)}
+    ),
+    Architecture(("glm", "glm4"), "model.layers", {**_OUTPUTS, **_attention("self_attn")}, _GATE_UP),
+    Architecture(
+        ("gpt2", "openai-gpt"),
         "transformer.h",
-        {"mlp.down_proj": "mlp.c_proj", "mlp.up_proj": "mlp.c_fc", "self_attn.o_proj": "attn.c_proj"},
-        {"attn.c_attn": Fused(QKV, _equal_parts(3))},
+        {**_feed_forward("mlp.c_fc", "mlp.c_proj"), "self_attn.o_proj": "attn.c_proj"},
+        {"attn.c_attn": Fused(QKV, equal_parts(3))},
         transposed=True,
     ),
     Architecture(
-        ("gpt_neox",),
-        "gpt_neox.layers",
-        {
-            "mlp.down_proj": "mlp.dense_4h_to_h",
-            "mlp.up_proj": "mlp.dense_h_to_4h",
-            "self_attn.o_proj": "attention.dense",
-        },
-        {"attention.query_key_value": Fused(QKV, _interleaved_heads)},
+        ("gpt_bigcode",),
+        "transformer.h",
+        {**_feed_forward("mlp.c_fc", "mlp.c_proj"), "self_attn.o_proj": "attn.c_proj"},
+        {"attn.c_attn": Fused(QKV, one_key_head)},
     ),
-)
+    Architecture(
+        ("gpt_neox", "gpt_neox_japanese"),
+        "gpt_neox.layers",
+        {**_NEOX, "self_attn.o_proj": "attention.dense"},
+        {"attention.query_key_value": Fused(QKV, interleaved_heads)},
+    ),
+    Architecture(
+        ("bloom",), "transformer.h", {**_NEOX, "self_attn.o_proj": "self_attention.dense"},
+        {"self_attention.query_key_value": Fused(QKV, interleaved_heads)},
+    ),
+    Architecture(
+        ("falcon",), "transformer.h", {**_NEOX, "self_attn.o_proj": "self_attention.dense"},
+        {"self_attention.query_key_value": Fused(QKV, falcon_heads)},
+    ),
+    Architecture(
+        ("persimmon",), "model.layers", {**_NEOX, "self_attn.o_proj": "self_attn.dense"},
+        {"self_attn.query_key_value": Fused(QKV, interleaved_heads)},
+    ),
+    Architecture(
+        ("gpt_neo",), "transformer.h",
+        {**_feed_forward("mlp.c_fc", "mlp.c_proj"), **_attention("attn.attention", "out_proj")},
+    ),
+    Architecture(
+        ("gptj",), "transformer.h",
+        {**_feed_forward("mlp.fc_in", "mlp.fc_out"), **_attention("attn", "out_proj")},
+    ),
+    Architecture(
+        ("codegen",), "transformer.h",
+        {**_feed_forward("mlp.fc_in", "mlp.fc_out"), "self_attn.o_proj": "attn.out_proj"},
+        {"attn.qkv_proj": Fused(QKV, codegen_heads)},
+    ),
+    Architecture(
+        ("mpt",), "transformer.blocks",
+        {**_feed_forward("ffn.up_proj", "ffn.down_proj"), "self_attn.o_proj": "attn.out_proj"},
+        {"attn.Wqkv": Fused(QKV, equal_parts(3))},
+    ),
+    Architecture(
+        ("opt",), "model.decoder.layers", {**_feed_forward("fc1", "fc2"), **_attention("self_attn", "out_proj")}
+    ),
+    Architecture(("xglm",), "model.layers", {**_feed_forward("fc1", "fc2"), **_attention("self_attn", "out_proj")}),
+    Architecture(("biogpt",), "biogpt.layers", {**_feed_forward("fc1", "fc2"), **_attention("self_attn", "out_proj")}),
+    Architecture(
+        ("phi",), "model.layers", {**_feed_forward("mlp.fc1", "mlp.fc2"), **_attention("self_attn", "dense")}
+    ),
+    Architecture(("nanochat",), "model.layers", {**_feed_forward("mlp.fc1", "mlp.fc2"), **_attention("self_attn")}),
+    Architecture(
+        ("starcoder2",), "model.layers", {**_feed_forward("mlp.c_fc", "mlp.c_proj"), **_attention("self_attn")}
+    ),
+    Architecture(
+        ("lfm2", "lfm2_moe", "lfm3"), "model.layers",
+        {**_feed_forward("feed_forward.w3", "feed_forward.w2", "feed_forward.w1"),
+         **_attention("self_attn", "out_proj")},
+    ),
+    Architecture(
+        ("recurrent_gemma",), "model.layers",
+        {**_feed_forward("mlp_block.up_proj", "mlp_block.down_proj", "mlp_block.gate_proj"),
+         **_attention("temporal_block")},
+    ),
+    Architecture(
+        ("nemotron_h",), "model.layers",
+        {**_feed_forward("mixer.up_proj", "mixer.down_proj"), **_attention("mixer"),
+         **_shared_expert("mixer.shared_experts")},
+    ),
+    Architecture(("inkling_text",), "model.layers", _attention("self_attn"), logits_scale=_mup),
+    Architecture(
+        ("llama4_text",), "model.layers",
+        {**_feed_forward("feed_forward.up_proj", "feed_forward.down_proj", "feed_forward.gate_proj"),
+         **_attention("self_attn"), **_shared_expert("feed_forward.shared_expert")},
+    ),
+    Architecture(
+        ("qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
+        "model.layers", {**_SEPARATE, **_shared_expert("mlp.shared_expert")},
+    ),
+    Architecture(
+        ("mixtral", "gpt_oss", "olmoe", "flex_olmo", "minimax_m2", "phimoe", "mimo_v2_flash"),
+        "model.layers", _attention("self_attn"),
+    ),
+    Architecture(
+        ("minimax",), "model.layers", _attention("self_attn"),
+        {"self_attn.qkv_proj": Fused(QKV, interleaved_heads)},
+    ),
+    Architecture(
+        ("glm4_moe", "dots1", "ernie4_5_moe", "exaone_moe", "hy_v3", "aria_text", "afmoe", "solar_open", "laguna"),
+        "model.layers", {**_SEPARATE, **_shared_expert("mlp.shared_experts")},
+    ),
+    Architecture(
+        ("hunyuan_v1_moe",), "model.layers", {**_SEPARATE, **_shared_expert("mlp.shared_mlp")},
+    ),
+    Architecture(
+        ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "axk1", "youtu", "kimi_linear"),
+        "model.layers", {**_GATED, **_LOW_RANK, **_shared_expert("mlp.shared_experts")}, _KV_B,
+    ),
+)  # fmt: skip
 
 COMPONENTS = ("residual", "mlp.down_proj", "mlp.up_proj", "mlp.gate_proj", *QKV, "self_attn.o_proj")
-BLOCK_LISTS = ("layers", "h", "language_model.layers", "decoder.layers")  # relative to the decoder
-FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")
+BLOCK_LISTS = ("layers", "h", "language_model.layers", "blocks")  # relative to the decoder
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm")
 # norms between a map's output and the residual stream: (behind the feed-forward, behind attention)
 SANDWICH_NORMS = (
     ("post_feedforward_layernorm", "post_attention_layernorm"),  # Gemma-2, Gemma-3, OLMo-2
     ("post_mlp_layernorm", "post_self_attn_layernorm"),  # GLM-4
 )
+# families whose block returns what comes in, plus attention, plus the feed-forward, with nothing in between
+ADDS_FEED_FORWARD = ("qwen2", "qwen3", "llama", "mistral", "phi3", "gpt2", "gpt_neox")
 # keys of a config that say what weights it asks for
 STRUCTURE = (
     "model_type", "hidden_size", "n_embd", "intermediate_size", "num_hidden_layers", "n_layer",
@@ -109,15 +241,22 @@ def module_names(component: str) -> tuple[str, ...]:
     return tuple(known) or (component,)
 
 
-def fused_names(component: str) -> tuple[str, ...]:
-    """Every fused module that holds the component."""
-    return tuple(dict.fromkeys(n for a in ARCHITECTURES for n, f in a.fused.items() if component in f.components))
+def fused_modules(component: str, model_type: str) -> dict[str, Fused]:
+    """The modules of this family that hold the component among others: only its own, for how rows are shared out
+    differs between families that use one name."""
+    known = architecture_of(model_type)
+    return {} if known is None else {n: f for n, f in known.fused.items() if component in f.components}
 
 
-def fused_rows(module: str, component: str, d_out: int, config: Any) -> Tensor:
+def fused_rows(fused: Fused, component: str, d_out: int, config: Any) -> Tensor:
     """The component's rows in the output `(d_out,)` of a fused module."""
-    fused = next(a.fused[module] for a in ARCHITECTURES if module in a.fused)
     return fused.rows(torch.arange(d_out), config)[fused.components.index(component)]
+
+
+def logits_scale(config: Any) -> float:
+    """What the model multiplies its projected states by to get its logits."""
+    known = architecture_of(config.model_type)
+    return 1.0 if known is None else float(known.logits_scale(config))
 
 
 def architecture_of(model_type: str) -> Architecture | None:

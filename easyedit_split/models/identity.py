@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..errors import ArtifactError
-from .architectures import STRUCTURE, architecture_of
+from .architectures import ADDS_FEED_FORWARD, STRUCTURE
 from .guards import eval_mode_frozen
 from .parts import decoder_layers, has_norm_after_mlp, hidden_size, unwrap
 from .protocols import CausalLM
@@ -28,7 +28,7 @@ def describe_model(model: CausalLM, name: str | None = None) -> dict[str, Any]:
     """What an artifact remembers of its base model: name, architecture, depth, width, fingerprint of its structure."""
     inner = unwrap(model)
     config = inner.config
-    structure = {key: getattr(config, key, None) for key in STRUCTURE}
+    structure = {key: _value(config, key) for key in STRUCTURE}
     blocks = decoder_layers(model)
     return {
         "name": name or getattr(config, "_name_or_path", "") or type(inner).__name__,
@@ -100,11 +100,11 @@ def same_weights(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 def adds_at_block_output(described: Mapping[str, Any]) -> bool:
     """Whether a vector at the feed-forward's output of the model may as well be added to its block's output: as it was
-    measured; of a description without that, for the families in `ARCHITECTURES` only."""
+    measured; of a description without that, for families in which it is known."""
     measured = described.get("mlp_adds_to_stream")
     if measured is not None:
         return bool(measured)
-    return described.get("norm_after_mlp") is False and architecture_of(str(described.get("architecture"))) is not None
+    return described.get("norm_after_mlp") is False and described.get("architecture") in ADDS_FEED_FORWARD
 
 
 def mlp_adds_to_stream(model: CausalLM, layer: int) -> bool:
@@ -114,6 +114,14 @@ def mlp_adds_to_stream(model: CausalLM, layer: int) -> bool:
         return False
     with eval_mode_frozen(model):
         return passes_unchanged(model, layer, stream.linear)
+
+
+def _value(config: Any, key: str) -> Any:
+    """A key of a config; None where there is none, or one a layer (Gemma-4)."""
+    try:
+        return getattr(config, key, None)
+    except RuntimeError:  # transformers' word for "one a layer"
+        return None
 
 
 def model_fingerprint(model: Any) -> str:

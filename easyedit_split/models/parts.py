@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import SiteError
-from .architectures import BLOCK_LISTS, FINAL_NORMS, norm_behind
+from .architectures import BLOCK_LISTS, FINAL_NORMS, architecture_of, norm_behind
 
 
 def unwrap(model: Any) -> Any:
@@ -25,7 +25,9 @@ def unwrap(model: Any) -> Any:
 def decoder(model: Any) -> nn.Module:
     """The model without its vocabulary projection: what maps token ids to last hidden states."""
     model = unwrap(model)
-    return unwrap(getattr(model, "base_model", model))
+    known = architecture_of(getattr(getattr(model, "config", None), "model_type", ""))
+    named = submodule(model, known.blocks.rpartition(".")[0]) if known else None
+    return unwrap(getattr(model, "base_model", model) if named is None else named)
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
@@ -70,8 +72,12 @@ def embedding_device(model: Any) -> torch.device:
 
 def hidden_size(model: Any) -> int:
     """Width of the residual stream."""
-    config = unwrap(model).config
-    return getattr(config, "hidden_size", None) or config.get_text_config().hidden_size
+    return text_config(model).hidden_size
+
+
+def text_config(model: Any) -> Any:
+    """The config of the language model, which in a multimodal one is a part."""
+    return unwrap(model).config.get_text_config()
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
@@ -104,7 +110,7 @@ def is_linear(module: Any) -> bool:
 
 def context_length(model: Any) -> int | None:
     """Longest sequence in tokens that the model's position embeddings are made for; None if it does not say."""
-    config = unwrap(model).config.get_text_config()
+    config = text_config(model)
     return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
 
 
@@ -116,6 +122,6 @@ def final_norm(model: Any) -> Any:
     """
     inner = decoder(model)
     for name in FINAL_NORMS:
-        if hasattr(inner, name):
-            return getattr(inner, name)
+        if (norm := submodule(inner, name)) is not None:
+            return norm
     raise SiteError(f"{type(inner).__name__} has no last norm named {', '.join(FINAL_NORMS)}: it is not supported")

@@ -14,8 +14,17 @@ from torch import Tensor, nn
 
 from ..errors import SiteError
 from .architectures import COMPONENTS as COMPONENTS
-from .architectures import fused_names, fused_rows, module_names
-from .parts import decoder_layers, has_norm_after_mlp, hidden_size, is_linear, linear_shape, submodule, unwrap
+from .architectures import SHARED_EXPERT, fused_modules, fused_rows, module_names
+from .parts import (
+    decoder_layers,
+    has_norm_after_mlp,
+    hidden_size,
+    is_linear,
+    linear_shape,
+    submodule,
+    text_config,
+    unwrap,
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ def resolve_site(model: Any, site: Site) -> ResolvedSite:
         return ResolvedSite(site, block, _residual_linear(block), None, width, width)
     found = _find_linear(block, site.component, model)
     if found is None:
-        raise SiteError(_not_found(block, site))
+        raise SiteError(_not_found(block, site, text_config(model).model_type))
     module, rows = found
     d_in, d_out = linear_shape(module)
     return ResolvedSite(site, module, module, rows, d_in, d_out if rows is None else len(rows))
@@ -82,10 +91,11 @@ def _find_linear(block: nn.Module, component: str, model: Any) -> tuple[nn.Modul
         module = submodule(block, path)
         if is_linear(module):
             return module, None
-    for path in fused_names(component):
+    config = text_config(model)
+    for path, fused in fused_modules(component, config.model_type).items():
         module = submodule(block, path)
         if is_linear(module):
-            return module, fused_rows(path, component, linear_shape(module)[1], unwrap(model).config)
+            return module, fused_rows(fused, component, linear_shape(module)[1], config)
     return None
 
 
@@ -95,11 +105,15 @@ def _residual_linear(block: nn.Module) -> nn.Module | None:
     return next((m for p in module_names("mlp.down_proj") if is_linear(m := submodule(block, p))), None)
 
 
-def _not_found(block: nn.Module, site: Site) -> str:
-    looked = [*module_names(site.component), *fused_names(site.component)]
+def _not_found(block: nn.Module, site: Site, model_type: str) -> str:
+    looked = [*module_names(site.component), *fused_modules(site.component, model_type)]
     linears = [name for name, module in block.named_modules() if is_linear(module)]
+    experts = ""
+    if site.component.startswith("mlp.") and any("experts" in name for name, _ in block.named_modules()):
+        shared = f", {SHARED_EXPERT[-1]!r}" if any("shared" in name for name in linears) else ""
+        experts = f" (its experts are one tensor, and each token passes a few of them: steer 'residual'{shared})"
     return (
-        f"no linear module for {site.component!r} in block {site.layer} ({type(block).__name__}): "
+        f"no linear module for {site.component!r} in block {site.layer} ({type(block).__name__}){experts}: "
         f"looked for {', '.join(looked)}; name one of its linear modules by hand, for example "
         f"Site({site.layer}, {(linears or ['mlp.w2'])[0]!r}); it has {', '.join(linears) or 'none'}"
     )

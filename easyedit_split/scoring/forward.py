@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ..changes.attach import handles_on
-from ..models.parts import decoder, decoder_layers, unwrap
+from ..models.parts import decoder, decoder_layers, text_config, unwrap
 from ..models.protocols import CausalLM
+from .rotation import rows_rotated_alone
 from .rows import Batch
 
 
@@ -22,9 +23,8 @@ def run_decoder(model: CausalLM, **inputs: Any) -> Tensor:
 def run_rows(model: CausalLM, batch: Batch) -> Tensor:
     """Last hidden states of a batch's rows, `(R, T, d)`. Whatever change of this package is attached steers there the
     positions that its rule names."""
-    inner = unwrap(model)
-    mask = batch.attention_mask(inner.config.get_text_config(), inner.dtype)
-    with ExitStack() as stack:
+    mask = batch.attention_mask(text_config(model), unwrap(model).dtype)
+    with rows_rotated_alone(model), ExitStack() as stack:
         for handle in handles_on(model):
             stack.enter_context(handle.steer_only(batch.steered(handle.positions)))
         return run_decoder(model, input_ids=batch.tokens, position_ids=batch.position_ids, attention_mask=mask)

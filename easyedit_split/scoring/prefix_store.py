@@ -49,6 +49,7 @@ class PrefixStore:
             self._flat = [zeros_somewhere(self._positions, tensor) for tensor in seen]
             self._devices = [tensor.device for tensor in seen]
         for flat, tensor in zip(self._flat, seen, strict=True):
+            tensor = tensor.unflatten(0, (len(items), -1)) if tensor.ndim == 2 else tensor  # OPT's rows, one by one
             for row, item in enumerate(items.tolist()):
                 start, length = int(self._starts[item]), int(self._lengths[item])
                 flat[start : start + length] = tensor[row, :length].to(flat.device)

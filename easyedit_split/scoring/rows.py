@@ -63,14 +63,17 @@ class Batch:
         distance = self.position_ids[:, :, None] - self.position_ids[:, None, :]
         visible = (distance >= 0) & (key != _PAD) & ((key == _PROMPT) | (key == query))
         visible |= torch.eye(self.tokens.shape[1], dtype=torch.bool, device=self.tokens.device)
+        full, kinds = _additive(visible, dtype), set(getattr(config, "layer_types", None) or ())
         window: Any = getattr(config, "sliding_window", None)
-        full = _additive(visible, dtype)
-        if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-            return {
-                "full_attention": full,
-                "sliding_attention": _additive(visible & (distance < window), dtype),
-            }
-        return full if window is None else _additive(visible & (distance < window), dtype)
+        narrow = {}
+        if "sliding_attention" in kinds:
+            narrow["sliding_attention"] = _additive(visible & (distance < window), dtype)
+        if "chunked_attention" in kinds:
+            places = self.position_ids // config.attention_chunk_size
+            narrow["chunked_attention"] = _additive(visible & (places[:, :, None] == places[:, None, :]), dtype)
+        if narrow:
+            return {"full_attention": full, **narrow}
+        return full if window is None or kinds else _additive(visible & (distance < window), dtype)
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

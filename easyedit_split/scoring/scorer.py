@@ -26,7 +26,7 @@ from ..models.stream import adds_to_stream
 from .forward import run_rows
 from .memory import memory_for
 from .prefix_store import PrefixStore, prefix_store
-from .probe import rows_can_be_shared
+from .probe import rows_can_be_shared, states_can_be_kept
 from .rows import Batch, lay_out, row_length
 from .token_losses import Scratch, token_losses
 
@@ -77,7 +77,10 @@ class PairScorer:
         packed: bool | None = None,
     ) -> None:
         self.model, self.pairs, self.handle = model, list(pairs), handle
-        self.packed = rows_can_be_shared(model) if packed is None else packed
+        self.packed = rows_can_be_shared(model, self.pairs) if packed is None else packed
+        if handle is not None and reuse != "nothing" and packed is None:
+            below = handle.site.site.layer + (reuse == "block")
+            reuse = reuse if below == 0 or states_can_be_kept(model, below, self.packed) else "nothing"
         rows = 1 if self.packed else 2
         lengths = [row_length(p, self.packed) for p in self.pairs for _ in range(rows)]
         self.lengths = torch.tensor(lengths[::rows])

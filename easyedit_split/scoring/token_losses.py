@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.parts import device_of, unwrap
+from ..models.architectures import logits_scale
+from ..models.parts import device_of, text_config, unwrap
 from ..models.protocols import CausalLM
 
 _CPU_BYTES, _GPU_BYTES = 64 << 20, 512 << 20
@@ -84,10 +85,12 @@ def token_losses(model: CausalLM, hidden: Tensor, targets: Tensor, scratch: Scra
 
     `scratch` saves time where many calls follow each other.
     """
-    inner = unwrap(model)
-    head, cap = inner.get_output_embeddings(), getattr(inner.config.get_text_config(), "final_logit_softcapping", None)
+    config, head = text_config(model), unwrap(model).get_output_embeddings()
+    cap = getattr(config, "final_logit_softcapping", None)
     place = device_of(head)  # tied embeddings may be on another device than the last block
     hidden, targets = hidden.to(place), targets.to(place)
+    if (scale := logits_scale(config)) != 1.0:
+        hidden = hidden * scale
     if torch.is_grad_enabled() and hidden.requires_grad:
         if _is_plain(head):
             return _TokenLoss.apply(hidden, targets, head, cap, scratch)

@@ -19,7 +19,7 @@ from vllm.model_executor.layers.linear import (
 from vllm.model_executor.models.utils import PPMissingLayer
 
 from ..errors import SiteError
-from ..models.architectures import GATE_UP, QKV, fused_names, module_names
+from ..models.architectures import GATE_UP, QKV, fused_modules, module_names
 from ..models.parts import submodule
 from .catalogue import Served
 
@@ -63,7 +63,7 @@ def find_place(model: nn.Module, served: Served, layers: int) -> Place | None:
             return _whole(module, served)
     for group in (QKV, GATE_UP):
         if served.component in group:
-            for path in (*fused_names(served.component), *_joined(group)):
+            for path in (*fused_modules(served.component, str(served.model.get("architecture"))), *_joined(group)):
                 module = submodule(block, path)
                 if isinstance(module, LinearBase):
                     return _part(module, group.index(served.component), len(group), served)

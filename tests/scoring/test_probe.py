@@ -8,51 +8,41 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
+from families import family_model
 from laws import assert_close, encoded_pairs, noisy
 from tiny import ARCHITECTURES, tiny_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from easyedit_split.errors import SiteError
+from easyedit_split.models.architectures import logits_scale
 from easyedit_split.models.parts import context_length
-from easyedit_split.scoring.probe import rows_can_be_shared
+from easyedit_split.scoring.probe import rows_can_be_shared, states_can_be_kept
 from easyedit_split.scoring.scorer import PairScorer
 from easyedit_split.scoring.token_losses import token_losses
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "pad_token_id": 0, "eos_token_id": 1,
-    "bos_token_id": 2,
+RECURRENT = ("lfm2_moe", "recurrent_gemma", "qwen3_5_text")
+SCALED = ("granite", "cohere", "minicpm3", "hyperclovax", "falcon_h1")
+LIMIT = 24  # positions beyond which these rotate otherwise; the pairs' answers end on both sides of it
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 1.5],
+    "original_max_position_embeddings": LIMIT,
 }  # fmt: skip
-RECURRENT: dict[str, dict[str, Any]] = {
-    "lfm2": {**SHAPE, "layer_types": ["conv", "full_attention"] * 2},
-    "recurrent_gemma": {
-        **SHAPE, "lru_width": 32, "attention_window_size": 16, "block_types": ["recurrent", "recurrent", "attention"],
-    },
-    "qwen3_5_text": {
-        **SHAPE, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8, "layer_types": ["linear_attention"] * 3 + ["full_attention"],
-    },
-}  # fmt: skip
-SCALED = {"granite": {**SHAPE, "logits_scaling": 4.0}, "cohere": {**SHAPE, "logit_scale": 0.25}}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+ROTATED_BY_LENGTH: dict[str, dict[str, Any]] = {
+    "phi3": {"rope_parameters": LONGROPE, "original_max_position_embeddings": LIMIT},
+    "llama": {"rope_parameters": DYNAMIC, "max_position_embeddings": LIMIT},
+}
 # the recurrent layers' own kernels round by 1e-5
 TOLERANCE = 1e-4
 
 
-def _model(kind: str, **shape: Any) -> Any:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "embed" not in name:
-                parameter.copy_(torch.randn_like(parameter) * 0.15)
-    return model.eval().requires_grad_(False)
-
-
 @torch.no_grad()
 def _own_loss(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...]) -> Tensor:
-    logits = model(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0]
-    return F.cross_entropy(logits[len(prompt) - 1 : -1].float(), torch.tensor(answer), reduction="sum")
+    """By the model's own logits, in a call of its own that remembers none before."""
+    model(input_ids=torch.tensor([[0]]), use_cache=False)
+    logits = model(input_ids=torch.tensor([[*prompt, *answer[:-1]]]), use_cache=False).logits[0]
+    return F.cross_entropy(logits[len(prompt) - 1 :].float(), torch.tensor(answer), reduction="sum")
 
 
 def _check(model: Any, packed: bool, tolerance: float = TOLERANCE) -> None:
@@ -74,13 +64,59 @@ def test_the_supported_architectures_share_rows(kind: str, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_where_tokens_do_not_meet_in_attention_alone_answers_have_rows_of_their_own(kind: str) -> None:
-    _check(_model(kind, **RECURRENT[kind]), packed=False)
+    _check(family_model(kind), packed=False)
+
+
+def test_where_a_window_counts_columns_answers_have_rows_of_their_own() -> None:
+    """GPT-Neo's window is of 16 columns here: longer than the probe's rows, shorter than the longest pair."""
+    _check(family_model("gpt_neo"), packed=False)
+
+
+@pytest.mark.parametrize("kind", ["smollm3", "mellum"])
+def test_a_window_that_no_block_uses_is_not_applied(kind: str) -> None:
+    model = family_model(kind)
+    assert model.config.sliding_window == 16 and set(model.config.layer_types) == {"full_attention"}
+    _check(model, packed=True)
+
+
+@pytest.mark.parametrize("kind", ROTATED_BY_LENGTH)
+@pytest.mark.parametrize("steered", [False, True])
+def test_a_pair_is_rotated_as_it_is_alone_whatever_is_scored_beside_it(kind: str, steered: bool) -> None:
+    model, pairs = family_model(kind, **ROTATED_BY_LENGTH[kind]), encoded_pairs()
+    lengths = {len(p.prompt) + len(answer) for p in pairs for answer in (p.matching, p.not_matching)}
+    assert min(lengths) < LIMIT < max(lengths)
+    if not steered:
+        return _check(model, packed=False)
+    with noisy(model).attach(model, 2.0) as handle, torch.no_grad():
+        scorer = PairScorer(model, pairs, handle)
+        found = scorer.losses(torch.arange(len(pairs))).not_matching
+        assert scorer.store is not None
+        assert_close(found, torch.stack([_own_loss(model, p.prompt, p.not_matching) for p in pairs]))
+
+
+@pytest.mark.parametrize("kind", ROTATED_BY_LENGTH)
+def test_pairs_below_the_switch_share_rows(kind: str) -> None:
+    model = family_model(kind, **ROTATED_BY_LENGTH[kind])
+    pair = encoded_pairs()[0]
+    assert rows_can_be_shared(model, [pair]) and len(pair) < LIMIT
+    assert not rows_can_be_shared(model, encoded_pairs())
 
 
 @pytest.mark.parametrize("kind", SCALED)
-def test_logits_that_are_scaled_afterwards_are_refused(kind: str) -> None:
+def test_logits_that_are_scaled_by_one_number(kind: str) -> None:
+    model = family_model(kind)
+    assert logits_scale(model.config) != 1
+    _check(model, packed=kind != "falcon_h1")
+
+
+def test_logits_that_are_made_otherwise_are_refused() -> None:
     with pytest.raises(SiteError, match="does more to its logits"):
-        PairScorer(_model(kind, **SCALED[kind]), encoded_pairs())
+        PairScorer(family_model("modernbert-decoder"), encoded_pairs())
+
+
+@pytest.mark.parametrize("kind", ["gemma3n_text", "deepseek_v4", "bamba"])
+def test_where_blocks_pass_on_more_than_a_state_nothing_is_kept(kind: str) -> None:
+    assert not states_can_be_kept(family_model(kind), 1, packed=False)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")  # PEFT asks transformers by the old name
@@ -101,10 +137,12 @@ def test_a_change_attached_already_is_no_part_of_the_probe() -> None:
 
 
 def test_the_text_part_of_a_multimodal_model_has_its_own_window() -> None:
-    text = {**SHAPE, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    text = {name: value for name, value in family_model("gemma3_text").config.to_dict().items() if value is not None}
+    text = {**text, "sliding_window": 8}
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
               "image_size": 28, "patch_size": 14}  # fmt: skip
-    model = _model("gemma3", text_config={**text, "query_pre_attn_scalar": 8}, vision_config=vision)
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     assert max(len(pair) for pair in encoded_pairs()) > 2 * 8
     _check(model, packed=True)
     assert context_length(model) == 256
