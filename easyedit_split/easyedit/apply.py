@@ -11,7 +11,7 @@ from torch import nn
 
 from ..changes.artifact import SteeringArtifact
 from ..changes.attach import Handle, Strength
-from ..errors import ConfigError, HostError
+from ..errors import ConfigError
 from ..models.parts import has_norm_after_mlp
 from ..models.sites import ResolvedSite
 from .artifacts import from_state, read_folder
@@ -19,6 +19,7 @@ from .dictionary_token import SteeringToken, block_tokens
 from .host import load_wrapper, plain_model, wrapped_blocks
 from .hparams import frozen
 from .names import trained_folder
+from .under_vllm import apply_under_vllm, runs_under_vllm
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,13 @@ def apply_vectors(hparams: Any, wrapper: Any = None, vectors: Any = None) -> Any
     Raises:
         ConfigError: layers and multipliers differ in number, or the form is not the one that was trained.
         ArtifactError: nothing to apply there, or it was made for another model.
-        HostError: the wrapper is not steered by this package (vLLM).
+        HostError: the wrapper runs vLLM, and the change is not a vector at a block's output.
     """
     plan = _plan(hparams, vectors)
     wrapper = load_wrapper(hparams) if wrapper is None else wrapper
-    if getattr(wrapper, "VLLM_model", None) is not None:
-        raise HostError(f"{hparams.alg_name} does not steer models under vLLM; set vllm_enable: false")
+    if runs_under_vllm(wrapper):
+        apply_under_vllm(hparams.alg_name, wrapper, plan)
+        return wrapper
     blocks: list[Any] = list(wrapped_blocks(wrapper))
     with plain_model(wrapper) as model:
         resolved = [artifact.resolve(model) for _, artifact in plan]

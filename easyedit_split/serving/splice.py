@@ -13,30 +13,10 @@ from vllm.config import ModelConfig, VllmConfig
 from ..errors import ConfigError
 from ..models.guards import random_state_kept
 from .catalogue import Catalogue, Served
-from .dial import Added, Dial, apply_steered, block_steered
+from .dial import ATTRIBUTE, Added, Dial, Steering, apply_steered, block_steered
 from .fit import check_model
 from .places import Place, find_place
 from .strengths import Strengths
-
-ATTRIBUTE = "easyedit_split_steering"  # on the model: its `Steering`
-
-
-class Steering:
-    """The strengths and dials of one model in one process."""
-
-    def __init__(self, strengths: Strengths, dials: list[Dial]) -> None:
-        self.strengths, self.dials = strengths, dials
-        self._checked = False
-
-    def check_visited(self) -> None:
-        """Raise RuntimeError if a step was steered and some dial's module did not run: its answers would be wrong."""
-        if self._checked or not self.strengths.steered:
-            return
-        if not all(dial.visited for dial in self.dials):
-            raise RuntimeError(
-                "vLLM computed a step without running a map that is steered: this model is not supported"
-            )
-        self._checked = True
 
 
 def splice(model: nn.Module, config: VllmConfig, model_config: ModelConfig) -> None:

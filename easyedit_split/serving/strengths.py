@@ -23,10 +23,9 @@ class Strengths:
     """
 
     def __init__(self, artifacts: int, tokens: int, device: torch.device) -> None:
-        host = torch.zeros(artifacts, 2, tokens, pin_memory=device.type == "cuda")
-        self._host, self._written = host.numpy(), 0
+        host = torch.zeros(artifacts, 2, tokens)
         self.values = host if device.type == "cpu" else torch.zeros_like(host, device=device)
-        self._pinned = host
+        self._host, self._written = host.numpy(), 0
         self.steered: dict[int, Tensor | None] = {}
         self.tokens = 0
 
@@ -46,9 +45,10 @@ class Strengths:
                     self._written = end
         self.tokens = end
         self.steered = {artifact: self._tokens_of(artifact) for artifact in artifacts}
-        if self.values is not self._pinned and (before or self._written):
-            width = max(before, self._written)
-            self.values[:, :, :width].copy_(self._pinned[:, :, :width], non_blocking=True)
+        width = max(before, self._written)
+        if width and not self.values.is_cpu:  # from memory of its own, as the device may read it in a later step
+            step = torch.from_numpy(self._host[:, :, :width].copy()).pin_memory()
+            self.values[:, :, :width].copy_(step, non_blocking=True)
 
     def _tokens_of(self, artifact: int) -> Tensor | None:
         found = np.flatnonzero(self._host[artifact, :, : self.tokens].any(axis=0))

@@ -14,13 +14,14 @@ Strengths = dict[str, tuple[float, float]]  # m1 and m2 of each change of a requ
 
 @contextmanager
 def engine(model: Path, artifacts: Sequence[Path], **options: Any) -> Iterator[Any]:
-    """An engine of a model with artifacts to serve; ended afterwards."""
+    """An engine of a model with artifacts to serve, if any; ended afterwards."""
     from vllm import LLM
 
     from easyedit_split.serving import steering
 
     usual = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "block_size": 32, "max_num_seqs": 16}
-    llm = LLM(model=str(model), additional_config=steering(artifacts), **{**usual, **options})
+    config = {"additional_config": steering(artifacts)} if artifacts else {}
+    llm = LLM(model=str(model), **{**usual, **config, **options})
     try:
         yield llm
     finally:

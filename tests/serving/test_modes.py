@@ -36,7 +36,7 @@ def test_compiled_and_beside_an_adapter(
 
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
     reference = Reference(demo, folder)
-    reference.artifacts["lora"].to_peft(tmp_path / "adapter", m=2.0, rank=8)
+    reference.artifacts["lora"].to_peft(tmp_path / "adapter", m=2.0)
     options = {"enforce_eager": False, "enable_lora": True, "max_lora_rank": 8}
     with engine(Path(model_path()), [folder / name for name in CHANGES], **options) as llm:
         ask = Ask(llm, reference)
