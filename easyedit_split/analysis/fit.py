@@ -23,9 +23,7 @@ BRANCH_PARAMETERS = 3
 BEND = 0.1  # share of its range that a curve may bend between two strengths without a word
 
 
-def fit_preference(
-    m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, law: decay.Law = "paper"
-) -> FitResult:
+def fit_preference(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, law: decay.Law = "paper") -> FitResult:
     """Fit (alpha m + beta) D(m) + b (Eq. 15, nine parameters) to a preference curve.
 
     Args:
@@ -42,9 +40,7 @@ def fit_preference(
     return _fit("preference", m, y, stderr, law)
 
 
-def fit_utility(
-    m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, law: decay.Law = "paper"
-) -> FitResult:
+def fit_utility(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, law: decay.Law = "paper") -> FitResult:
     """Fit beta D(m) + b (Eq. 17, eight parameters) to a utility curve; otherwise as ``fit_preference``."""
     return _fit("utility", m, y, stderr, law)
 
@@ -180,13 +176,13 @@ def _message(fit: FitResult, determined: bool) -> str:
     if not determined:
         parts.append("single parameters are not determined by these points although the curve is")
     if fit.kind == "utility" and fit.params["beta"] < 0:
-        parts.append("beta is negative, so utility rises where the law supposes that it decays")
+        parts.append("beta is negative, although the law supposes that utility decays")
     parts += _bend(fit)
     return "; ".join(parts) + "."
 
 
 def _bend(fit: FitResult) -> list[str]:
-    """A phrase when the curve bends between neighbouring strengths, where nothing was measured."""
+    """A phrase when the law bends between neighbouring strengths, where nothing was measured."""
     at = np.unique(fit.m)
     between = np.linspace(at[0], at[-1], 40 * len(at))
     value = fit.predict(at)
@@ -195,6 +191,6 @@ def _bend(fit: FitResult) -> list[str]:
     if off[worst] <= max(BEND * float(np.ptp(value)), 4.0 * fit.rmse):
         return []
     return [
-        f"the curve bends by {off[worst]:.2g} nats between neighbouring strengths near m = {between[worst]:.2g}, "
-        "so sweep more strengths there"
+        f"the law bends by {off[worst]:.2g} nats between neighbouring strengths near m = {between[worst]:.2g}, where "
+        "nothing was measured: sweep more strengths there"
     ]

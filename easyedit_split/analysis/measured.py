@@ -87,7 +87,6 @@ class Measured:
         return min(float(low), float(self.m[best])), max(float(high), float(self.m[best]))
 
 
-
 def measured(preference: Curve, utility: Curve, at_zero: tuple[float, float], draws: tuple[Array, Array],
              seed: int = 0) -> Measured:  # fmt: skip
     """The measured curves of a sweep.
@@ -112,12 +111,12 @@ def measured(preference: Curve, utility: Curve, at_zero: tuple[float, float], dr
     gain = levels[0] - levels[0][:, zero, None]
     spent = np.maximum(base - levels[1], 0.0)
     # between i and i + 1 the joined curve is within the two, so the highest before is that of the end nearer 0
-    nearer = np.where(dense < 0, np.minimum(inner + 1, zero), inner)
-    nearer = np.where(share == 0, inner, nearer)
+    nearer = np.where((dense < 0) & (share > 0), inner + 1, inner)
     spent_dense = np.maximum(base[:, nearer] - joined[1], 0.0)
     gain_dense = joined[0] - levels[0][:, zero, None]
+    lift = levels[1] - levels[1][:, zero, None]
     return Measured(
-        m, swept, levels[0][0], levels[1][0], gain[0], spent[0], gain[1:], spent[1:], (levels[1] - levels[1][:, zero, None])[1:],
+        m, swept, levels[0][0], levels[1][0], gain[0], spent[0], gain[1:], spent[1:], lift[1:],
         dense, gain_dense[0], spent_dense[0], gain_dense[1:], spent_dense[1:],
     )  # fmt: skip
 
@@ -143,8 +142,14 @@ def _between(n: int) -> tuple[NDArray[np.int64], Array]:
     return inner, share
 
 
+def cubic(at: Array, level: Array, m: Array) -> Array:
+    """The shape-preserving cubic through the points (at, level), at strengths m within them."""
+    left = np.clip(np.searchsorted(at, m, side="right") - 1, 0, len(at) - 2)
+    return _cubic(at, level, _slopes(at, level), left, (m - at[left]) / (at[left + 1] - at[left]))
+
+
 def _joined(m: Array, levels: Array, inner: NDArray[np.int64], share: Array, seed: int) -> Array:
-    """The joined curves (1 + B, G); drawn ones miss the truth between two strengths as a left-out strength is missed."""
+    """The joined curves (1 + B, G); drawn ones miss the truth between two strengths as left-out strengths are missed."""
     if len(m) < 2:
         return levels[:, inner]
     curves = _cubic(m, levels, _slopes(m, levels), inner, share)

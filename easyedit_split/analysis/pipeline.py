@@ -13,10 +13,10 @@ from ..errors import FitError
 from . import bootstrap, decay
 from .fit import fit_preference, fit_utility
 from .logodds import Curve, Sweep, curves
-from .pareto import BUDGETS, preference_at_budget
 from .measured import Measured, measured
+from .pareto import BUDGETS, preference_at_budget
 from .recommend import Recommendation, advise, at_zero, next_strength
-from .region import Regions, regions
+from .region import Regions, measured_regions
 from .result import FitResult
 
 Array = NDArray[np.float64]
@@ -31,8 +31,9 @@ class Analysis:
         preference_interval, utility_interval: (M, 2) 95% bootstrap intervals over examples.
         preference_fit, utility_fit: the fitted laws; None where the curve could not be fitted (see
             ``notes``).
-        regions: of the preference fit; None without one.
-        recommendation: for ``max_utility_drop``, with its bootstrap interval; None unless both fits exist.
+        regions: of the preference curve, as far as its points bear them out; None where they bear out none.
+        recommendation: for ``max_utility_drop``, a swept strength and what was measured there; None unless both fits
+            exist.
         budgets: utility losses in nats. front: the recommendation at each (empty without both fits).
         measured: both curves at the swept strengths, the ground of every recommendation.
         measured_gain: (K,) highest measured gain in preference within each budget, no law; NaN where unknown.
@@ -76,11 +77,17 @@ class Analysis:
         if best is None or best.m is None or best.gain_interval is None:
             return " ".join(self.notes)
         low, high = best.gain_interval
+        verdict = "Use" if best.reliable else "Not reliable:"
         return (
-            f"{'Use' if best.reliable else 'Not reliable:'} {best.strength}: measured there on {self.n_examples} pairs, "
+            f"{verdict} {best.strength}: on {self.n_examples} pairs, measured there, "
             f"preference {best.preference_gain:+.3g} [{low:.3g}, {high:.3g}] and a loss of utility of "
             f"{best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget {best.max_utility_drop:g}). {best.message}"
         )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes that the advice does not say already."""
+        return tuple(note for note in self.notes if note not in self.advice)
 
     @property
     def undefined(self) -> str:
@@ -143,7 +150,7 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
         utility_interval=bootstrap.interval(draws[1]),
         preference_fit=pref_fit,
         utility_fit=util_fit,
-        regions=None if pref_fit is None else regions(pref_fit),
+        regions=measured_regions(preference),
         recommendation=steps[0] if steps else None,
         budgets=BUDGETS,
         front=steps[1:],

@@ -25,6 +25,10 @@ Array = NDArray[np.float64]
 Limit = Literal["peak", "budget", "sweep", "none", "never"]
 
 GRID = 4001
+BUDGET_AIM, BUDGET_USED = 0.98, 0.93  # shares of the budget: what the next strength aims at, and what is near enough
+STEEP_AGAIN = 2.5  # times the budget: a fall to measure within
+WORTH = 0.005  # share of the gain that another strength must add
+NARROW = 0.004  # share of the sweep's reach below which a gap is not halved again
 SAID = 0.01  # nats by which the loss is more when counted from elsewhere: less does not show in two digits
 HIGHER = 0.1  # nats that utility must be above m = 0, in the lower end of its interval, to be called higher
 
@@ -94,14 +98,14 @@ def advise(
     within: Literal["some", "all", "none"] = "all" if allowed.all() else "some" if allowed.any() else "none"
     at, nan = measured.best(budget), float("nan")
     if at is None:
-        lost = f"No swept strength keeps within {nats(budget)} of utility; sweep nearer to 0."
+        none = f"No swept strength keeps within {nats(budget)} of utility; sweep nearer to 0."
         zero = Doubt("zero", "Utility was not measured at m = 0, from where the loss is counted: sweep 0 as well.")
-        message = f"{lost} {zero.sentence}"
+        message = f"{none} {zero.sentence}"
         return Recommendation(None, nan, nan, nan, nan, budget, "never", within, message, doubts=(zero,))
     if measured.gain[at] <= 0 and measured.swept[measured.zero]:
         at = measured.zero
-    spans = [tuple(map(float, interval(draws[:, at, None])[0])) for draws in (measured.gain_draws, measured.spent_draws)]
-    advised = Advised(measured, at, budget, measured.best_interval(budget, at), spans[1], spans[0])
+    gained, lost = (_interval(draws[:, at]) for draws in (measured.gain_draws, measured.spent_draws))
+    advised = Advised(measured, at, budget, measured.best_interval(budget, at), lost, gained)
     failed = doubts(advised, fits, curves, header)
     beyond = measured.beyond(at, budget)
     limit: Limit = (
@@ -120,11 +124,16 @@ def advise(
         within_budget=within,
         message=" ".join([*parts, *(doubt.sentence for doubt in failed)]),
         interval=advised.interval,
-        gain_interval=spans[0],
-        drop_interval=spans[1],
+        gain_interval=gained,
+        drop_interval=lost,
         drop_error=float(measured.spent_draws[:, at].std()),
         doubts=failed,
     )
+
+
+def _interval(draws: Array) -> tuple[float, float]:
+    low, high = interval(draws[:, None])[0]
+    return float(low), float(high)
 
 
 def _stopped(measured: Measured, at: int, beyond: int | None, limit: Limit, budget: float, within: str) -> list[str]:
@@ -149,7 +158,9 @@ def _counted(measured: Measured, at: int) -> list[str]:
     """From where the loss is counted, if not from 0; and where utility is clearly higher than at m = 0."""
     base = measured.counted_from(at)
     if measured.utility[base] - measured.utility[measured.zero] > SAID:
-        return [f"The loss is counted from m = {measured.m[base]:.3g}, where utility {_lift(measured, base)} on the way."]
+        return [
+            f"The loss is counted from m = {measured.m[base]:.3g}, where utility {_lift(measured, base)} on the way."
+        ]
     best = int(np.argmax(np.where(measured.swept, measured.utility, -np.inf)))
     if best != measured.zero and np.percentile(measured.lift_draws[:, best], 2.5) > HIGHER:
         return [f"Elsewhere utility is higher: at m = {measured.m[best]:.3g} it {_lift(measured, best)}."]
@@ -157,7 +168,7 @@ def _counted(measured: Measured, at: int) -> list[str]:
 
 
 def _lift(measured: Measured, at: int) -> str:
-    low, high = interval(measured.lift_draws[:, at, None])[0]
+    low, high = _interval(measured.lift_draws[:, at])
     lift = measured.utility[at] - measured.utility[measured.zero]
     return f"measures {lift:+.2g} [{low:.2g}, {high:.2g}] nats against m = 0"
 
@@ -184,12 +195,6 @@ def next_strength(measured: Measured, budget: float) -> float | None:
     if value[top] <= measured.gain[at] + WORTH * max(abs(measured.gain[at]), 0.1):
         return None
     return _new(measured, _rounded(float(measured.dense[top])), float(measured.m[at]), float(measured.dense[top]))
-
-
-BUDGET_AIM, BUDGET_USED = 0.98, 0.93  # shares of the budget: what the next strength aims at, and what is near enough
-STEEP_AGAIN = 2.5  # times the budget: a fall to measure within
-WORTH = 0.005  # share of the gain that another strength must add
-NARROW = 0.004  # share of the sweep's reach below which a gap is not halved again
 
 
 def _new(measured: Measured, m: float, here: float, there: float) -> float | None:

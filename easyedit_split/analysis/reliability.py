@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .logodds import Curve, nats
+from .logodds import Curve
 from .measured import Measured
 from .result import FitResult
 
@@ -118,7 +118,7 @@ def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
     low, high = float(found.m[found.swept][0]), float(found.m[found.swept][-1])
     end = high if m > 0 else low
     touched = [e for e in (low, high) if e in advised.interval and e != 0]
-    if m != 0 and (touched or abs(end - m) < MARGIN * abs(end)):
+    if m != 0 and (touched or abs(end - m) <= MARGIN * abs(end)):
         yield Doubt("edge", f"The best strength may lie past the end of the sweep, m = {(touched or [end])[0]:g}: "
                             "sweep further.")  # fmt: skip
     beyond, fall = advised.fall

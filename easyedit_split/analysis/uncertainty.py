@@ -1,7 +1,7 @@
 """Standard errors of a fitted curve: the least-squares covariance on the tangent space of its constraints.
 
-The parameters of a fit obey D(0-) = D(0+) (the smooth law: m_+ = m_-), and those at a bound of the search are held fixed, so the
-covariance is Z (Z' J' W J Z)^-1 Z' s^2, where the columns of Z span the directions that remain free.
+The parameters of a fit obey D(0-) = D(0+) (the smooth law: m_+ = m_-), and those at a bound of the search are held
+fixed, so the covariance is Z (Z' J' W J Z)^-1 Z' s^2, where the columns of Z span the directions that remain free.
 """
 
 from __future__ import annotations

@@ -99,8 +99,12 @@ def test_strength_and_budget_tables_say_what_the_analysis_says(analyses):
     assert float(strengths["m"]) == found.recommendation.m
     assert (float(strengths["low"]), float(strengths["high"])) == found.recommendation.interval
     budgets = rows_of(analysis.budget_table(analyses))[0]
-    assert float(budgets["fitted gain at 2"]) == found.front[2].preference_gain
-    assert float(budgets["measured gain at 4"]) == found.measured_gain[3]
+    assert float(budgets["gain at 2"]) == found.front[2].preference_gain
+    assert float(budgets["loss at 4"]) == found.front[3].utility_drop
+    # one thing has one number: the budget of 1 is in both tables
+    assert (strengths["m"], strengths["gain"], strengths["loss"]) == tuple(
+        budgets[f"{what} 1"] for what in ("m at", "gain at", "loss at")
+    )
     parameters = rows_of(analysis.parameter_table(analyses))
     assert [row["curve"] for row in parameters] == ["preference", "utility"] * 2
     assert parameters[1]["alpha"] == "-" and "±" in parameters[0]["alpha"]
@@ -160,7 +164,7 @@ def test_figures_show_every_method_and_every_point(analyses):
     figure = plots.plot_curves(named, title="Both")
     upper, lower = figure.axes
     assert [len(axes.containers) for axes in (upper, lower)] == [2, 2]  # points with intervals, a method each
-    solid = [line for line in upper.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 801]
+    solid = [line for line in upper.lines if line.get_linestyle() == "-" and line.get_linewidth() == 1.7]
     dashed = [line for line in lower.lines if line.get_linestyle() == "--"]
     assert len(solid) == len(dashed) == 2
     assert solid[0].get_color() != solid[1].get_color()
