@@ -10,11 +10,11 @@ size, stretch and roughness. Advice is then asked for in four ways and held agai
 - law: the fitted law, bent through the points, as `recommend_strength` gives it;
 - between: the cubic through the points, at a strength that was not measured;
 - swept: what `analyse` advises of the sweep as it is;
-- measured: what it advises once the strengths that it asks for were measured too (`sweeps.refine` does that with a model).
+- measured: what it advises once the strengths that it asks for were measured too (with a model, `sweeps.refine`).
 
 overspent: how often fresh pairs lose more than the budget and half a nat, of the reliable advice and of all. best m
-held: how often the interval holds the strength that is best for fresh pairs. refused: how often the advice is not called
-reliable.
+held: how often the interval holds the strength that is best for fresh pairs. refused: how often the advice is not
+called reliable.
 """
 
 from __future__ import annotations
@@ -270,8 +270,8 @@ def main() -> None:
                 tally.held += held
                 tally.held_reliable += held and reliable
             if args.verbose and reliable and way == "measured" and (over or not held):
-                print(kind, number, f"pairs {pairs.n} points {points} budget {budget} reach {reach} m {m:.3g} {interval} "
-                      f"fresh loss {loss:.2f} best {best:.3g}", flush=True)  # fmt: skip
+                print(kind, number, f"pairs {pairs.n} points {points} budget {budget} reach {reach} m {m:.3g} "
+                      f"{interval} fresh loss {loss:.2f} best {best:.3g}", flush=True)  # fmt: skip
         if (number + 1) % 500 == 0 or number + 1 == 2 * args.curves:
             show(dict(tallies), none, time.process_time() - begin)
 
@@ -291,8 +291,8 @@ def show(tallies: dict[tuple[str, str], Tally], none: dict[str, int], seconds: f
                 continue
             held = [f"{a / max(b, 1):.1%}" if way in ("swept", "measured") else "-"
                     for a, b in ((t.held_reliable, t.reliable), (t.held, t.advised))]  # fmt: skip
-            cells = (kind, way, str(t.advised), f"{1 - t.reliable / t.advised:.1%}",
-                     f"{t.overspent / max(t.reliable, 1):.2%}", f"{t.overspent_any / t.advised:.1%}", *held)  # fmt: skip
+            over = f"{t.overspent / max(t.reliable, 1):.2%}", f"{t.overspent_any / t.advised:.1%}"
+            cells = (kind, way, str(t.advised), f"{1 - t.reliable / t.advised:.1%}", *over, *held)
             print("| " + " | ".join(cells) + " |")
     print(f"\nno advice at all: {none}; processor time {seconds:.0f} s", flush=True)
 
