@@ -13,7 +13,7 @@ from .result import FitResult
 
 LINEAR_TOLERANCE = 0.1
 CONVERGENCE_SLOPE = 0.1
-POINTS = 3  # swept strengths past 0 that a linear region needs
+POINTS = 2  # swept strengths past 0 that a linear region needs
 _GRID = 1001
 Array = NDArray[np.float64]
 
@@ -91,7 +91,7 @@ def regions(
 def measured_regions(curve: Curve) -> Regions | None:
     """The regions that the points of a preference curve themselves bear out, by the same two numbers; None without any.
 
-    Boundaries are swept strengths. A linear region needs at least three of them past 0 near one chord, a convergence
+    Boundaries are swept strengths. A linear region needs at least two of them past 0 near one chord, a convergence
     region at least two steps of the flat slope; a side without a linear region is None.
     """
     known = np.isfinite(curve.mean)

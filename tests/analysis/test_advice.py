@@ -84,7 +84,7 @@ def test_a_loss_is_counted_from_the_peak_on_the_way():
     found = analysis.analyse(sweep(GRID, rising, lambda x: 13 * np.exp(-((x - 2) ** 2) / 4)))
     best, utility = found.recommendation, found.utility.mean
     assert 2 <= best.m <= 3 and best.limit == "budget"
-    assert best.utility_drop == pytest.approx(utility.max() - utility[GRID == best.m][0], abs=1e-9)
+    assert best.utility_drop == pytest.approx(utility.max() - utility[best.m == GRID][0], abs=1e-9)
     assert "The loss is counted from m = 2, where utility measures +8" in found.advice  # 13 (1 - 1/e)
     assert found.measured_at(best.m)[1] == pytest.approx(best.utility_drop)
 

@@ -305,7 +305,7 @@ def test_analyse_does_everything_at_once():
     # joined by lines the gain is at least that of the swept strength, and less than that of the next one
     gains = np.array([step.preference_gain for step in found.front])
     assert (found.measured_gain >= gains - 1e-9).all() and (found.measured_gain < gains + 0.6).all()
-    assert set(step.m for step in found.front) <= set(M)
+    assert {step.m for step in found.front} <= set(M)
     assert found.undefined == "preference 0 of 2460, utility 0 of 2460"
     mean = found.preference.mean
     assert found.measured_at(2.5)[0] == pytest.approx((mean[22] + mean[23]) / 2 - mean[20], abs=1e-12)
