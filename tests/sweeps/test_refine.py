@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from laws import TEXT_PAIRS, noisy
 
-from easyedit_split.analysis.pipeline import strength_to_measure
+from easyedit_split.analysis.pipeline import analyse, strength_to_measure
 from easyedit_split.errors import ConfigError
 from easyedit_split.sweeps.refine import refine
 from easyedit_split.sweeps.run import sweep
@@ -17,11 +17,14 @@ from easyedit_split.sweeps.run import sweep
 
 def test_the_advised_strength_is_measured_within_the_budget(lend: Any, tokenizer: Any) -> None:
     model = lend("qwen2")
-    artifact = noisy(model, layer=2)
-    coarse = sweep(model, tokenizer, TEXT_PAIRS, artifact, np.linspace(-40, 40, 9), "sum")
-    utility, highest = coarse.utility().mean(axis=1), int(coarse.preference().mean(axis=1).argmax())
-    budget = float(utility[4] - utility[highest]) / 2  # half of what the strength of highest preference costs
-    assert budget > 0.1
+    for seed in range(20):  # to a change whose strength of highest preference costs something
+        artifact = noisy(model, layer=2, seed=seed)
+        coarse = sweep(model, tokenizer, TEXT_PAIRS, artifact, np.linspace(-40, 40, 9), "sum")
+        points = analyse(coarse, n_boot=2).measured
+        budget = float(points.spent[points.preference.argmax()]) / 2
+        if budget > 0.2:
+            break
+    assert budget > 0.2
     found = refine(model, tokenizer, TEXT_PAIRS, artifact, coarse, budget)
     new = np.setdiff1d(found.factors, coarse.factors)
     assert 1 <= len(new) <= 8 and (np.diff(found.factors) > 0).all()
