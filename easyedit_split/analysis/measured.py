@@ -149,7 +149,7 @@ def cubic(at: Array, level: Array, m: Array) -> Array:
 
 
 def _joined(m: Array, levels: Array, inner: NDArray[np.int64], share: Array, seed: int) -> Array:
-    """The joined curves (1 + B, G); drawn ones miss the truth between two strengths as left-out strengths are missed."""
+    """The joined curves (1 + B, G); drawn ones miss the truth between strengths as left-out ones are missed."""
     if len(m) < 2:
         return levels[:, inner]
     curves = _cubic(m, levels, _slopes(m, levels), inner, share)

@@ -76,12 +76,14 @@ class Analysis:
         best = self.recommendation
         if best is None or best.m is None or best.gain_interval is None:
             return " ".join(self.notes)
-        low, high = best.gain_interval
         verdict = "Use" if best.reliable else "Not reliable:"
+        if not best.measured:
+            return f"{verdict} {best.strength}. {best.message}"
+        low, high = best.gain_interval
         return (
-            f"{verdict} {best.strength}: on {self.n_examples} pairs, measured there, "
-            f"preference {best.preference_gain:+.3g} [{low:.3g}, {high:.3g}] and a loss of utility of "
-            f"{best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget {best.max_utility_drop:g}). {best.message}"
+            f"{verdict} {best.strength}: preference {best.preference_gain:+.3g} [{low:.3g}, {high:.3g}] and a loss of "
+            f"utility of {best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget {best.max_utility_drop:g}), "
+            f"measured there on {self.n_examples} pairs. {best.message}"
         )
 
     @property
@@ -105,6 +107,8 @@ def strength_to_measure(table: Sweep, max_utility_drop: float = 1.0) -> float | 
         FitError, DataError: as ``analyse``.
     """
     _check_budget(max_utility_drop)
+    if not np.isin(0.0, table.factors):
+        return 0.0
     preference, utility = curves(table)
     none = np.empty((0, len(preference.m)))
     return next_strength(measured(preference, utility, (0.0, 0.0), (none, none)), max_utility_drop)

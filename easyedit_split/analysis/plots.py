@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NEAR = 0.03  # share of a curve's range by which the law may miss a point that bears it out
+NEAR = 0.015  # share of a curve's range by which the law may miss a point that bears it out
 FAR = 3.0  # times the median reach of the methods in a figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -199,7 +199,7 @@ def _lines(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Strengths, the law where the points on both sides bear it out, and elsewhere the points joined; NaN otherwise.
 
-    Borne out: the law is within the interval of both points, or within 3% of the curve's range, and as near to the
+    Borne out: the law is within the interval of both points, or within 1.5% of the curve's range, and as near to the
     joined points all the way between them.
     """
     known = np.isfinite(curve.mean)

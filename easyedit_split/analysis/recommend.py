@@ -18,7 +18,7 @@ from ..errors import FitError
 from .bootstrap import interval
 from .logodds import Curve, nats
 from .measured import Measured
-from .reliability import Advised, Doubt, doubts, doubts_of_fits
+from .reliability import Advised, Doubt, doubts, doubts_of_examples, doubts_of_fits
 from .result import FitResult
 
 Array = NDArray[np.float64]
@@ -76,6 +76,11 @@ class Recommendation:
         return not self.doubts and self.m is not None
 
     @property
+    def measured(self) -> bool:
+        """The gain and the loss are measured ones: utility was measured at m = 0."""
+        return self.gain_interval is not None and all(doubt.name != "zero" for doubt in self.doubts)
+
+    @property
     def strength(self) -> str:
         """m and its interval, for people."""
         if self.m is None:
@@ -98,10 +103,11 @@ def advise(
     within: Literal["some", "all", "none"] = "all" if allowed.all() else "some" if allowed.any() else "none"
     at, nan = measured.best(budget), float("nan")
     if at is None:
-        none = f"No swept strength keeps within {nats(budget)} of utility; sweep nearer to 0."
-        zero = Doubt("zero", "Utility was not measured at m = 0, from where the loss is counted: sweep 0 as well.")
-        message = f"{none} {zero.sentence}"
-        return Recommendation(None, nan, nan, nan, nan, budget, "never", within, message, doubts=(zero,))
+        failed = tuple(doubts_of_examples(curves, 0.0))
+        message = " ".join(
+            [f"No swept strength keeps within {nats(budget)} of utility.", *(d.sentence for d in failed)]
+        )
+        return Recommendation(None, nan, nan, nan, nan, budget, "never", within, message, doubts=failed)
     if measured.gain[at] <= 0 and measured.swept[measured.zero]:
         at = measured.zero
     gained, lost = (_interval(draws[:, at]) for draws in (measured.gain_draws, measured.spent_draws))
@@ -147,8 +153,10 @@ def _stopped(measured: Measured, at: int, beyond: int | None, limit: Limit, budg
     elif limit == "peak":
         parts.append("No other swept strength has a higher preference.")
     if beyond is not None:
-        parts.append(f"The next strength of higher preference, m = {measured.m[beyond]:.3g}, costs "
-                     f"{measured.spent[beyond]:.4g} nats.")  # fmt: skip
+        parts.append(
+            f"The nearest strength of higher preference, m = {measured.m[beyond]:.3g}, costs "
+            f"{measured.spent[beyond]:.4g} nats, more than the budget."
+        )
     if within == "all":
         parts.append(f"Every swept strength stays within {nats(budget)}.")
     return parts
@@ -156,6 +164,8 @@ def _stopped(measured: Measured, at: int, beyond: int | None, limit: Limit, budg
 
 def _counted(measured: Measured, at: int) -> list[str]:
     """From where the loss is counted, if not from 0; and where utility is clearly higher than at m = 0."""
+    if not measured.swept[measured.zero]:
+        return []
     base = measured.counted_from(at)
     if measured.utility[base] - measured.utility[measured.zero] > SAID:
         return [

@@ -105,8 +105,6 @@ def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
     """What speaks against the strength by what was measured at it and next to it."""
     found, at, m = advised.measured, advised.at, advised.m
     tolerance = min(OVERSPENT, advised.budget / 2)
-    if not found.swept[found.zero]:
-        yield Doubt("zero", "Utility was not measured at m = 0, from where the loss is counted: sweep 0 as well.")
     if n_examples < PAIRS:
         yield Doubt("pairs", f"{n_examples} pairs are too few for an interval: measure {PAIRS} or more.")
     elif advised.spent[1] > advised.budget + tolerance:
@@ -129,6 +127,17 @@ def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
 
 def doubts_of_examples(curves: tuple[Curve, Curve], m: float) -> Iterator[Doubt]:
     """Whether the two ends of the loss and the gain are means over the same examples."""
+    preference, utility = curves
+    if not np.isin(0.0, utility.m):
+        yield Doubt("zero", "The sweep has no point at m = 0, so the loss of utility is not known: sweep 0 as well.")
+    elif not np.isfinite(utility.mean[utility.m == 0]).all() or not np.isfinite(preference.mean[utility.m == 0]).all():
+        yield Doubt("zero", "Utility is undefined at m = 0, so its loss is not known: use reduction='sum'.")
+        return
+    lost = ~(np.isfinite(preference.mean) & np.isfinite(utility.mean))
+    higher = preference.mean[preference.m == m]
+    hidden = preference.m[lost & ~(preference.mean <= higher.max(initial=-np.inf))]
+    if len(hidden):
+        yield Doubt("undefined", f"At m = {hidden[0]:.3g} a curve is undefined, so what it costs there is not known.")
     for curve in curves:
         n = max(int(curve.undefined[np.argmin(np.abs(curve.m - at))]) for at in (0.0, m))
         if n:

@@ -168,8 +168,11 @@ def strength_table(analyses: Mapping[Key, Analysis]) -> Table:
             rows[key] = (None,) * 10 + ("no fit" if best is None else best.limit, "no", _failing(best))
             continue
         ends: list[Cell] = [end for span in (best.gain_interval, best.drop_interval) for end in span or (None, None)]
+        if not best.measured:
+            ends = [None] * 4
         rows[key] = (
-            best.m, *(best.interval or (None, None)), best.preference_gain, *ends[:2], best.utility_drop, *ends[2:],
+            best.m, *(best.interval or (None, None)), *(best.preference_gain if best.measured else None, *ends[:2]),
+            *(best.utility_drop if best.measured else None, *ends[2:]),
             best.max_utility_drop, best.limit, "yes" if best.reliable else "no", _failing(best),
         )  # fmt: skip
     title = "Recommended strength, and the gain and the loss measured there, nats against m = 0, 95% intervals"
@@ -188,7 +191,7 @@ def budget_table(analyses: Mapping[Key, Analysis]) -> Table:
     for key, found in analyses.items():
         cells: list[Cell] = []
         for step in found.front or (None,) * len(budgets):
-            known = step is not None and step.m is not None
+            known = step is not None and step.m is not None and step.measured
             cells += [step.m, step.preference_gain, step.utility_drop] if step and known else [None, None, None]
         rows[key] = tuple(cells)
     return _headed("budgets", "Gain in preference within a loss of utility, as measured, nats", columns, rows)

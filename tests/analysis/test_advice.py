@@ -52,7 +52,10 @@ def test_the_advised_strength_was_swept_and_its_numbers_are_the_measured_ones():
     assert best.preference_gain == pytest.approx(preference[at] - preference[zero], abs=1e-9)
     assert utility[zero] - utility[at + 1] > 1  # the next one costs more than the budget
     assert best.reliable and found.advice.startswith(f"Use m = {best.m:.3g} [")
-    assert f"a loss of utility of {best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget 1)" in found.advice
+    assert (
+        f"a loss of utility of {best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget 1), measured"
+        in found.advice
+    )
     # the interval of the best strength holds where the budget is spent: x^2 / 4 = 1
     assert best.interval[0] <= 2.0 <= best.interval[1]
 
@@ -178,7 +181,21 @@ def test_a_strength_far_outside_the_trained_ones_is_not_relied_on():
 
 def test_without_zero_in_the_sweep_nothing_is_relied_on():
     found = analysis.analyse(sweep(np.linspace(0.5, 6, 20), rising, falling))
-    assert "zero" in names(found) and "sweep 0 as well" in found.advice
+    assert "zero" in names(found) and "sweep 0 as well" in found.advice and "measured there" not in found.advice
+    assert found.recommendation.m in found.preference.m
+    table = sweep(GRID, rising, falling)
+    table.loss_pos[12] = table.loss_neg[12] = 0.1  # P_p + P_n > 1, as with means
+    table.reduction = "mean"
+    found = analysis.analyse(table)
+    assert "Utility is undefined at m = 0" in found.advice and "sweep 0" not in found.advice
+    assert analysis.strength_table({"a": found}).rows[0][4] is None  # no gain from a value nobody measured
+
+
+def test_a_strength_of_higher_preference_without_a_utility_is_said():
+    table = sweep(GRID, rising, lambda x: -0.1 * x * x * (x > 0))
+    table.loss_pos[20:] = np.nan
+    found = analysis.analyse(table)
+    assert "undefined" in names(found) and "At m = 4 a curve is undefined" in found.advice
 
 
 def test_other_pairs_at_the_two_ends_of_a_loss_are_said():
@@ -223,7 +240,10 @@ def test_a_step_is_found_by_halving():
 
 
 def test_what_was_measured_already_is_not_asked_for():
-    assert strength_to_measure(sweep(np.linspace(0.5, 6, 20), rising, falling)) is None  # without a zero
+    assert strength_to_measure(sweep(np.linspace(0.5, 6, 20), rising, falling)) == 0  # all is counted from there
+    table = sweep(GRID, rising, falling)
+    table.loss_pos[12] = np.nan
+    assert strength_to_measure(table) is None
     found, asked = refined(rising, lambda x: -x * x / 400, GRID)
     assert asked == [] and found.recommendation.limit == "sweep"
     with pytest.raises(analysis.fit.FitError, match="max_utility_drop"):
