@@ -120,7 +120,7 @@ def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
         yield Doubt("edge", f"The best strength may lie past the end of the sweep, m = {(touched or [end])[0]:g}: "
                             "sweep further.")  # fmt: skip
     beyond, fall = advised.fall
-    if fall > STEEP * max(advised.budget, OVERSPENT):
+    if fall > STEEP * max(advised.budget, OVERSPENT) or (m == 0 and fall > 0 and advised.interval != (0.0, 0.0)):
         yield Doubt("gap", f"Utility falls by {fall:.2g} nats from m = {found.m[at]:.3g} to {beyond:.3g} and nothing "
                            "was measured in between: sweep there.")  # fmt: skip
 

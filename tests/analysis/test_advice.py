@@ -137,6 +137,9 @@ def test_a_fall_that_nothing_was_measured_in_is_not_relied_on():
     found = analysis.analyse(sweep(np.linspace(-6, 6, 25), rising, lambda x: -6.0 * min(1.0, abs(x) / 0.3) - abs(x)))
     assert "gap" in names(found) and not found.recommendation.reliable
     assert "nothing was measured in between: sweep there" in found.advice
+    # nor is it said that no strength helps, where one between 0 and the next may
+    found = analysis.analyse(sweep(np.linspace(-12, 12, 13), rising, lambda x: -0.3 * x * x))
+    assert found.recommendation.m == 0 and "gap" in names(found)
 
 
 def test_a_misfit_larger_than_the_budget_is_not_relied_on():
