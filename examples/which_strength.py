@@ -11,6 +11,7 @@ import numpy as np
 
 import easyedit_split as es
 from easyedit_split.demo import data_path
+from easyedit_split.sweeps.refine import refine
 
 
 def main() -> None:
@@ -37,9 +38,9 @@ def main() -> None:
         progress=True,
     )
     table = es.sweep(model, tokenizer, test_pairs, artifact, np.linspace(-4, 4, 17), "sum", progress=True)
+    table = refine(model, tokenizer, test_pairs, artifact, table, options.budget)  # measures the strength to use
     found = es.analysis.analyse(table, max_utility_drop=options.budget)
-    for note in found.notes:
-        print(note)
+    print(found.advice, *found.remarks, sep="\n")
     if found.recommendation is None or found.recommendation.m is None:
         return
 

@@ -2,6 +2,9 @@
 
 D(m) = [1 + (m - m_+)^2 / L_+]^(-p_+) for m >= 0, and the same with m_-, L_-, p_- for m < 0.
 Preference is (alpha m + beta) D(m) + b, utility is beta D(m) + b, both in nats.
+The branches meet at m = 0, where the slope of D jumps unless both centres are 0. In the smooth law, ours, both
+branches have one centre c of either sign and meet there, where D is 1 and flat: no jump of slope anywhere, and as many
+free parameters. A shape with m_+ = m_- is of the smooth law (with both at 0 the two laws are one).
 D is computed as exp(-p log1p((m - centre)^2 / L)), which neither overflows nor loses digits near the centre.
 """
 
@@ -14,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Kind = Literal["preference", "utility"]
+Law = Literal["paper", "smooth"]
 
 SHAPE_NAMES = ("m_plus", "L_plus", "p_plus", "m_minus", "L_minus", "p_minus")
 LINEAR_NAMES: dict[str, tuple[str, ...]] = {"preference": ("alpha", "beta", "b"), "utility": ("beta", "b")}
@@ -31,9 +35,14 @@ def on_branch(m: ArrayLike, sides: str) -> Array:
     return np.where(m == 0, -5e-324, m) if sides == "minus" else m
 
 
+def _left(m: Array, shape: Array) -> NDArray[np.bool_]:
+    """Which strengths belong to the negative branch: those left of 0, or of the centre that both branches share."""
+    return m < (shape[0] if shape[0] == shape[3] else 0.0)
+
+
 def _by_sign(m: Array, shape: Array) -> tuple[Array, Array, Array]:
-    """Centre, L and p that apply at each m; m = 0 belongs to the positive branch."""
-    negative = m < 0
+    """Centre, L and p that apply at each m; where the branches meet it is the positive one."""
+    negative = _left(m, shape)
     return (
         np.where(negative, shape[3], shape[0]),
         np.where(negative, shape[4], shape[1]),
@@ -75,13 +84,15 @@ def decay_gradient(m: ArrayLike, shape: ArrayLike) -> Array:
     by_scale = power * offset**2 / (scale * (scale + offset**2)) * value
     by_power = -np.log1p(offset**2 / scale) * value
     branch = np.stack([by_centre, by_scale, by_power], axis=1)
-    negative = (m < 0)[:, None]
+    negative = _left(m, shape)[:, None]
     return np.hstack([np.where(negative, 0.0, branch), np.where(negative, branch, 0.0)])
 
 
 def continuity_gap(shape: ArrayLike) -> float:
-    """D(0+) - D(0-): zero for a decay that is continuous at m = 0, as App. D asks."""
+    """D(0+) - D(0-): zero for a decay that is continuous at m = 0, as App. D asks; the smooth law is by its shape."""
     shape = np.asarray(shape, dtype=float)
+    if shape[0] == shape[3]:
+        return 0.0
     right = np.exp(-shape[2] * np.log1p(shape[0] ** 2 / shape[1]))
     left = np.exp(-shape[5] * np.log1p(shape[3] ** 2 / shape[4]))
     return float(right - left)

@@ -23,31 +23,36 @@ BRANCH_PARAMETERS = 3
 BEND = 0.1  # share of its range that a curve may bend between two strengths without a word
 
 
-def fit_preference(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None) -> FitResult:
+def fit_preference(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, law: decay.Law = "paper") -> FitResult:
     """Fit (alpha m + beta) D(m) + b (Eq. 15, nine parameters) to a preference curve.
 
     Args:
         m: (M,) strengths, in any order; one may appear more than once, each is a point of its own.
         y: (M,) preference log-odds in nats. NaN and infinite points are left out and counted.
         stderr: (M,) standard errors of y in nats; points are weighted by 1 / stderr^2. None weighs all alike.
+        law: ``"paper"`` (Eq. 12: the branches meet at m = 0) or ``"smooth"`` (they meet at their common centre, see
+            ``decay``). With one branch the two are one.
     Returns:
         FitResult. When all m >= 0 (or all m <= 0) one branch is fitted, and the result says so.
     Raises:
         FitError: the input cannot determine the curve (shapes, too few points, flat, bad standard errors).
     """
-    return _fit("preference", m, y, stderr)
+    return _fit("preference", m, y, stderr, law)
 
 
-def fit_utility(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None) -> FitResult:
+def fit_utility(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, law: decay.Law = "paper") -> FitResult:
     """Fit beta D(m) + b (Eq. 17, eight parameters) to a utility curve; otherwise as ``fit_preference``."""
-    return _fit("utility", m, y, stderr)
+    return _fit("utility", m, y, stderr, law)
 
 
-def _fit(kind: decay.Kind, m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None) -> FitResult:
+def _fit(kind: decay.Kind, m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None, law: decay.Law) -> FitResult:
+    if law not in ("paper", "smooth"):
+        raise FitError(f"law is {law!r}; say 'paper' or 'smooth'.")
     at, value, error, n_dropped = _points(kind, m, y, stderr)
     sides = _sides(kind, at)
     reach, centre, spread = float(np.abs(at).max()), float(value.mean()), float(value.std())
-    problem = Problem(at / reach, (value - centre) / spread, 1.0 / error, kind == "preference", sides)
+    problem = Problem(at / reach, (value - centre) / spread, 1.0 / error, kind == "preference", sides,
+                      law == "smooth" and len(sides) == 2)  # fmt: skip
     solution = solve(problem)
     if solution is None:
         raise FitError(f"No start of the {kind} fit reached a continuous curve; check the sweep for outliers.")
@@ -171,13 +176,13 @@ def _message(fit: FitResult, determined: bool) -> str:
     if not determined:
         parts.append("single parameters are not determined by these points although the curve is")
     if fit.kind == "utility" and fit.params["beta"] < 0:
-        parts.append("beta is negative, so utility rises where the law supposes that it decays")
+        parts.append("beta is negative, although the law supposes that utility decays")
     parts += _bend(fit)
     return "; ".join(parts) + "."
 
 
 def _bend(fit: FitResult) -> list[str]:
-    """A phrase when the curve bends between neighbouring strengths, where nothing was measured."""
+    """A phrase when the law bends between neighbouring strengths, where nothing was measured."""
     at = np.unique(fit.m)
     between = np.linspace(at[0], at[-1], 40 * len(at))
     value = fit.predict(at)
@@ -186,6 +191,6 @@ def _bend(fit: FitResult) -> list[str]:
     if off[worst] <= max(BEND * float(np.ptp(value)), 4.0 * fit.rmse):
         return []
     return [
-        f"the curve bends by {off[worst]:.2g} nats between neighbouring strengths near m = {between[worst]:.2g}, "
-        "so sweep more strengths there"
+        f"the law bends by {off[worst]:.2g} nats between neighbouring strengths near m = {between[worst]:.2g}, where "
+        "nothing was measured: sweep more strengths there"
     ]

@@ -13,6 +13,7 @@ from ..errors import FitError
 from . import bootstrap
 from .bootstrap import curve_draws, draw_counts
 from .logodds import Sweep, curves
+from .measured import Measured
 from .recommend import at_zero, check_fits, swept_grid
 from .result import FitResult
 
@@ -39,7 +40,15 @@ def front(pref_fit: FitResult, util_fit: FitResult) -> Front:
     check_fits(pref_fit, util_fit, 0.0)
     m = swept_grid(pref_fit, util_fit, 401)
     gain = pref_fit.through_points(m) - at_zero(pref_fit)
-    drop = at_zero(util_fit) - util_fit.through_points(m)
+    return _unbeaten(m, gain, at_zero(util_fit) - util_fit.through_points(m))
+
+
+def measured_front(measured: Measured) -> Front:
+    """The same of the measured curves, joined between the swept strengths; no law."""
+    return _unbeaten(measured.dense, measured.gain_dense, measured.spent_dense)
+
+
+def _unbeaten(m: Array, gain: Array, drop: Array) -> Front:
     order = np.lexsort((-gain, drop))
     best_before = np.concatenate([[-np.inf], np.maximum.accumulate(gain[order])[:-1]])
     kept = order[gain[order] > best_before]

@@ -13,9 +13,10 @@ from ..errors import FitError
 from . import bootstrap, decay
 from .fit import fit_preference, fit_utility
 from .logodds import Curve, Sweep, curves
+from .measured import Measured, measured
 from .pareto import BUDGETS, preference_at_budget
-from .recommend import Recommendation, recommend_strength, recommendation_interval
-from .region import Regions, regions
+from .recommend import Recommendation, advise, at_zero, next_strength
+from .region import Regions, measured_regions
 from .result import FitResult
 
 Array = NDArray[np.float64]
@@ -30,9 +31,11 @@ class Analysis:
         preference_interval, utility_interval: (M, 2) 95% bootstrap intervals over examples.
         preference_fit, utility_fit: the fitted laws; None where the curve could not be fitted (see
             ``notes``).
-        regions: of the preference fit; None without one.
-        recommendation: for ``max_utility_drop``, with its bootstrap interval; None unless both fits exist.
+        regions: of the preference curve, as far as its points bear them out; None where they bear out none.
+        recommendation: for ``max_utility_drop``, a swept strength and what was measured there; None unless both fits
+            exist.
         budgets: utility losses in nats. front: the recommendation at each (empty without both fits).
+        measured: both curves at the swept strengths, the ground of every recommendation.
         measured_gain: (K,) highest measured gain in preference within each budget, no law; NaN where unknown.
         reduction, n_examples, header: of the sweep. n_boot, seed: of the bootstrap.
         notes: sentences the user should read: undefined points, fits that failed or are poor.
@@ -48,6 +51,7 @@ class Analysis:
     recommendation: Recommendation | None
     budgets: tuple[float, ...]
     front: tuple[Recommendation, ...] = field(repr=False)
+    measured: Measured = field(repr=False)
     measured_gain: Array = field(repr=False)
     reduction: str
     n_examples: int
@@ -57,28 +61,35 @@ class Analysis:
     notes: tuple[str, ...]
 
     def measured_at(self, m: float) -> tuple[float, float]:
-        """Measured gain in preference and loss of utility at m against m = 0, nats, without any law.
+        """Measured gain in preference and loss of utility at m, nats, without any law.
 
-        Straight lines join neighbouring strengths; undefined points are passed over. NaN outside the sweep.
+        Both against m = 0; the loss against the highest utility on the way, where that is more (``Measured``). Straight
+        lines join neighbouring strengths; undefined points are passed over. NaN outside the sweep.
         """
-        change = []
-        for curve in (self.preference, self.utility):
-            known = np.isfinite(curve.mean)
-            here, base = np.interp([m, 0.0], curve.m[known], curve.mean[known], left=np.nan, right=np.nan)
-            change.append(float(here - base))
-        return change[0], -change[1]
+        at = self.measured
+        gain, loss = (np.interp(m, at.m, values, left=np.nan, right=np.nan) for values in (at.gain, at.spent))
+        return float(gain), float(loss)
 
     @property
     def advice(self) -> str:
         """Which strength to use, in a sentence or more; why none can be said, where that is so."""
         best = self.recommendation
-        if best is None or best.m is None:
+        if best is None or best.m is None or best.gain_interval is None:
             return " ".join(self.notes)
         verdict = "Use" if best.reliable else "Not reliable:"
+        if not best.measured:
+            return f"{verdict} {best.strength}. {best.message}"
+        low, high = best.gain_interval
         return (
-            f"{verdict} {best.strength}: preference {best.preference_gain:+.3g}, "
-            f"utility {-best.utility_drop:+.3g} nats against m = 0. {best.message}"
+            f"{verdict} {best.strength}: preference {best.preference_gain:+.3g} [{low:.3g}, {high:.3g}] and a loss of "
+            f"utility of {best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget {best.max_utility_drop:g}), "
+            f"measured there on {self.n_examples} pairs. {best.message}"
         )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes that the advice does not say already."""
+        return tuple(note for note in self.notes if note not in self.advice)
 
     @property
     def undefined(self) -> str:
@@ -87,6 +98,25 @@ class Analysis:
             f"preference {self.preference.n_undefined} of {self.preference.n_points}, "
             f"utility {self.utility.n_undefined} of {self.utility.n_points}"
         )
+
+
+def strength_to_measure(table: Sweep, max_utility_drop: float = 1.0) -> float | None:
+    """The strength that a sweep should measure next, so that its advice stands on it; None where it does already.
+
+    Raises:
+        FitError, DataError: as ``analyse``.
+    """
+    _check_budget(max_utility_drop)
+    if not np.isin(0.0, table.factors):
+        return 0.0
+    preference, utility = curves(table)
+    none = np.empty((0, len(preference.m)))
+    return next_strength(measured(preference, utility, (0.0, 0.0), (none, none)), max_utility_drop)
+
+
+def _check_budget(budget: float) -> None:
+    if not (np.isfinite(budget) and budget >= 0):
+        raise FitError(f"max_utility_drop is {budget}; give a finite number of nats, at least 0.")
 
 
 def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, seed: int = 0) -> Analysis:
@@ -104,19 +134,19 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
             used.
         DataError: losses or strengths cannot be used.
     """
-    if not (np.isfinite(max_utility_drop) and max_utility_drop >= 0):
-        raise FitError(f"max_utility_drop is {max_utility_drop}; give a finite number of nats, at least 0.")
+    _check_budget(max_utility_drop)
     preference, utility = curves(table)
     counts = bootstrap.draw_counts(preference.values.shape[1], n_boot, seed)
     draws = bootstrap.curve_draws(preference, counts), bootstrap.curve_draws(utility, counts)
     notes = _undefined_notes(preference, utility, table.reduction)
     pref_fit, util_fit = _try_fit(preference, notes), _try_fit(utility, notes)
-    recommendation: Recommendation | None = None
+    zero = _unmeasured_zero(pref_fit), _unmeasured_zero(util_fit)
+    points = measured(preference, utility, zero, draws, seed)
     steps: tuple[Recommendation, ...] = ()
     if pref_fit is not None and util_fit is not None:
-        found = _recommend(pref_fit, util_fit, preference, utility, draws, (max_utility_drop, *BUDGETS), notes)
-        if found:
-            recommendation, steps = found[0], found[1:]
+        both, pair = (pref_fit, util_fit), (preference, utility)
+        steps = tuple(advise(points, both, pair, budget, table.header) for budget in (max_utility_drop, *BUDGETS))
+        notes.append(steps[0].message)
     return Analysis(
         preference=preference,
         utility=utility,
@@ -124,10 +154,11 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
         utility_interval=bootstrap.interval(draws[1]),
         preference_fit=pref_fit,
         utility_fit=util_fit,
-        regions=None if pref_fit is None else regions(pref_fit),
-        recommendation=recommendation,
+        regions=measured_regions(preference),
+        recommendation=steps[0] if steps else None,
         budgets=BUDGETS,
-        front=steps,
+        front=steps[1:],
+        measured=points,
         measured_gain=_measured(preference, utility, notes),
         reduction=table.reduction,
         n_examples=preference.values.shape[1],
@@ -138,18 +169,8 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
     )
 
 
-def _recommend(
-    pref_fit: FitResult, util_fit: FitResult, preference: Curve, utility: Curve, draws: tuple[Array, Array],
-    budgets: tuple[float, ...], notes: list[str],
-) -> tuple[Recommendation, ...]:  # fmt: skip
-    """A recommendation with its interval for each budget; none when the fits share no strength."""
-    try:
-        found = [recommend_strength(pref_fit, util_fit, budget) for budget in budgets]
-    except FitError as error:
-        notes.append(str(error))
-        return ()
-    notes.append(found[0].message)
-    return tuple(recommendation_interval(one, pref_fit, util_fit, preference, utility, *draws) for one in found)
+def _unmeasured_zero(fit: FitResult | None) -> float:
+    return 0.0 if fit is None else at_zero(fit)
 
 
 def _try_fit(curve: Curve, notes: list[str]) -> FitResult | None:

@@ -9,6 +9,7 @@ matplotlib is loaded on first use, and without pyplot, so no window, no global s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -21,14 +22,17 @@ from ..errors import FitError
 from ..storage.files import write_bytes
 from .logodds import Curve
 from .manifold import MeasuredDecay
-from .pareto import front
+from .measured import cubic
+from .pareto import measured_front
 from .pipeline import Analysis
+from .recommend import Recommendation
 from .result import FitResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NEAR = 0.015  # share of a curve's range by which the law may miss a point that bears it out
 FAR = 3.0  # times the median reach of the methods in a figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -39,8 +43,9 @@ WIDTH, DPI = 7.4, 160
 def plot_curves(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     """Preference (solid) above utility (dashed) over m, for one or several methods.
 
-    Points are means over examples with 95% bootstrap intervals, lines the fitted law, a star the recommended
-    m, a band its interval. With one method the regions of its preference curve are shaded.
+    Points are means over examples with 95% bootstrap intervals, lines the fitted law where the points bear it out
+    (thin ones join the points elsewhere), a star the recommended m, hollow where it is not reliable, a band its
+    interval. With one method the regions that its preference curve bears out are shaded.
 
     Args:
         analyses: label of a method -> its analysis.
@@ -71,7 +76,7 @@ def plot_curves(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
 def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     """Gain in preference against loss of utility, both from m = 0, along the front of each method.
 
-    Lines are from the fits, points the measured curves, stars the recommended m (hollow where it is not reliable);
+    Points are measured, lines join them, stars the recommended m (hollow where it is not reliable);
     up and to the left is better. Only strengths that raise preference are drawn, and points as far as the longest
     front.
 
@@ -82,7 +87,7 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     figure = _figure(4.4)
     axes = figure.subplots()
     fronts = {
-        label: front(one.preference_fit, one.utility_fit)
+        label: measured_front(one.measured)
         for label, one in analyses.items()
         if one.preference_fit is not None and one.utility_fit is not None
     }
@@ -99,16 +104,14 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
             linewidth=1.6,
             label=_named(label, found),
         )
-        gain, loss = np.array([found.measured_at(m) for m in found.preference.m]).T
+        gain, loss = found.measured.gain, found.measured.spent
         shown = (gain >= 0) & (loss <= furthest)
         axes.plot(loss[shown], gain[shown], MARKERS[number % len(MARKERS)], color=colour, markersize=4, alpha=0.7)
         best = found.recommendation
         if best is not None and best.m is not None:
-            filled = "full" if best.reliable else "none"
-            star = best.utility_drop, best.preference_gain
-            axes.plot(*star, "*", color=colour, markersize=13, fillstyle=filled, zorder=4)
+            _star(axes, best.utility_drop, best, best.preference_gain, colour)
     axes.axvline(0.0, color="#888888", linewidth=0.6, zorder=0.5)
-    axes.set_xlabel("Loss of utility from m = 0 (nats)")
+    axes.set_xlabel("Loss of utility from m = 0, or from its peak on the way (nats)")
     axes.set_ylabel("Gain in preference from m = 0 (nats)")
     longest = max(len(_named(label, analyses[label])) for label in fronts)
     figure.legend(
@@ -179,15 +182,47 @@ def _draw(
     axes: Axes, curve: Curve, interval: NDArray[np.float64], fit: FitResult | None, line: str,
     style: dict[str, str], label: str,
 ) -> None:  # fmt: skip
-    """Points with intervals, and the fitted law over the swept range, without what it does where nothing was swept."""
+    """Points with intervals, and the fitted law where they bear it out."""
     low, high = curve.mean - interval[:, 0], interval[:, 1] - curve.mean
     axes.errorbar(
         curve.m, curve.mean, yerr=np.clip([low, high], 0.0, None), fmt=style["marker"], color=style["color"],
         markersize=3.4, elinewidth=0.9, alpha=0.75, label=_plain(label),
     )  # fmt: skip
+    m, law, joined = _lines(curve, interval, fit)
     if fit is not None:
-        m = np.linspace(*fit.m_range, 801)
-        axes.plot(m, fit.without_spikes(m), line, color=style["color"], linewidth=1.7)
+        axes.plot(m, law, line, color=style["color"], linewidth=1.7)
+    axes.plot(m, joined, "-", color=style["color"], linewidth=0.7, alpha=0.7)
+
+
+def _lines(
+    curve: Curve, interval: NDArray[np.float64], fit: FitResult | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Strengths, the law where the points on both sides bear it out, and elsewhere the points joined; NaN otherwise.
+
+    Borne out: the law is within the interval of both points, or within 1.5% of the curve's range, and as near to the
+    joined points all the way between them.
+    """
+    known = np.isfinite(curve.mean)
+    at, mean, half = curve.m[known], curve.mean[known], np.diff(interval[known], axis=1)[:, 0] / 2
+    m = np.union1d(np.linspace(at[0], at[-1], 801), at)
+    chord = np.interp(m, at, mean)
+    if fit is None or len(at) < 2:
+        return m, np.full(len(m), np.nan), chord
+    law = fit.predict(m)
+    near = np.maximum(np.interp(m, at, half), NEAR * np.ptp(mean))
+    points = np.searchsorted(m, at)
+    good = np.abs(law - chord) <= near
+    curved = np.abs(law - cubic(at, mean, m)) <= near
+    drawn = np.array([good[[a, b]].all() and curved[a : b + 1].all() for a, b in itertools.pairwise(points)])
+    gap = np.clip(np.searchsorted(at, m, side="right") - 1, 0, len(at) - 2)
+    here, before = drawn[gap], drawn[np.clip(np.searchsorted(at, m, side="left") - 1, 0, len(at) - 2)]
+    return m, np.where(here | before, law, np.nan), np.where(here & before, np.nan, chord)
+
+
+def _star(axes: Axes, x: float, best: Recommendation, y: float, colour: str) -> None:
+    """A star at the recommended strength: hollow where it is not reliable."""
+    edge, filled = ("white", "full") if best.reliable else (colour, "none")
+    axes.plot(x, y, "*", color=colour, markersize=13, fillstyle=filled, markeredgecolor=edge, zorder=5)
 
 
 def _mark(upper: Axes, lower: Axes, found: Analysis, colour: str) -> None:
@@ -197,7 +232,7 @@ def _mark(upper: Axes, lower: Axes, found: Analysis, colour: str) -> None:
         return
     for axes, value in ((upper, best.preference), (lower, best.utility)):
         axes.axvline(best.m, color=colour, linewidth=0.9, linestyle=":", zorder=1)
-        axes.plot(best.m, value, "*", color=colour, markersize=13, markeredgecolor="white", zorder=5)
+        _star(axes, best.m, best, value, colour)
     if best.interval is not None:
         low, high = best.interval
         for axes in (upper, lower):
@@ -247,7 +282,12 @@ def _legend(figure: Figure, analyses: Mapping[str, Analysis], single: bool, titl
     grey = "#444444"
     handles.append(Line2D([], [], color=grey, linestyle="-", label="preference, fitted law"))
     handles.append(Line2D([], [], color=grey, linestyle="--", label="utility, fitted law"))
+    handles.append(Line2D([], [], color=grey, linestyle="-", linewidth=0.7, label="points joined"))
     handles.append(Line2D([], [], color=grey, marker="*", linestyle=":", markersize=10, label="recommended m"))
+    if not all(one.recommendation is None or one.recommendation.reliable for one in analyses.values()):
+        handles.append(
+            Line2D([], [], color=grey, marker="*", fillstyle="none", linestyle="", markersize=10, label="not reliable")
+        )
     if single:
         named = next(iter(analyses.values())).regions
         present = set() if named is None else {span[0] for span in named.spans()}

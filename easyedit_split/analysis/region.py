@@ -1,4 +1,4 @@
-"""The linear, transitional and convergence regions of a preference curve (section 3.3), read off its fit."""
+"""The linear, transitional and convergence regions of a preference curve (section 3.3): of its fit, or as measured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FitError
+from .logodds import Curve
 from .result import FitResult
 
 LINEAR_TOLERANCE = 0.1
 CONVERGENCE_SLOPE = 0.1
+POINTS = 2  # swept strengths past 0 that a linear region needs
 _GRID = 1001
 Array = NDArray[np.float64]
 
@@ -31,7 +33,7 @@ class SideRegions:
 
 @dataclass(frozen=True)
 class Regions:
-    """Regions of a preference curve; a side that was not measured is None."""
+    """Regions of a preference curve; a side that was not measured, or where nothing is borne out, is None."""
 
     plus: SideRegions | None
     minus: SideRegions | None
@@ -84,6 +86,38 @@ def regions(
     plus = _side(pref_fit, high, linear_tolerance, convergence_slope) if high > 0 else None
     minus = _side(pref_fit, low, linear_tolerance, convergence_slope) if low < 0 else None
     return Regions(plus, minus)
+
+
+def measured_regions(curve: Curve) -> Regions | None:
+    """The regions that the points of a preference curve themselves bear out, by the same two numbers; None without any.
+
+    Boundaries are swept strengths. A linear region needs at least two of them past 0 near one chord, a convergence
+    region at least two steps of the flat slope; a side without a linear region is None.
+    """
+    known = np.isfinite(curve.mean)
+    m, mean = curve.m[known], curve.mean[known]
+    if 0.0 not in m:
+        return None
+    zero = int(np.searchsorted(m, 0.0))
+    plus = _measured_side(m[zero:], mean[zero:] - mean[zero])
+    minus = _measured_side(m[zero::-1], mean[zero::-1] - mean[zero])
+    return None if plus is None and minus is None else Regions(plus, minus)
+
+
+def _measured_side(m: Array, rise: Array) -> SideRegions | None:
+    if len(m) <= POINTS:
+        return None
+    linear = _linear_end(m / m[-1], rise, LINEAR_TOLERANCE)
+    if linear < POINTS or not np.abs(rise).max() > 0:
+        return None
+    slope = np.abs(np.diff(rise) / np.diff(m))
+    steep = np.flatnonzero(slope > CONVERGENCE_SLOPE * slope.max())
+    converged = max(int(steep[-1]) + 1, linear)
+    return SideRegions(
+        linear_end=float(m[linear]) if linear < len(m) - 1 else None,
+        convergence_start=float(m[converged]) if converged < len(m) - 2 else None,
+        edge=float(m[-1]),
+    )
 
 
 def _side(fit: FitResult, edge: float, tolerance: float, flat: float) -> SideRegions:

@@ -162,6 +162,11 @@ def _undefined(one: Analysis) -> str:
     return f"{one.n_examples} examples, reduction={one.reduction!r}; undefined points: {one.undefined}."
 
 
+def _said(one: Analysis) -> tuple[str, ...]:
+    """The advice first, in its own words, then everything else that is to be read of a method."""
+    return one.advice, _undefined(one), *one.remarks
+
+
 def _html(
     title: str, context: Mapping[str, str], analyses: Mapping[Key, Analysis], found: list[Table],
     figures: list[tuple[str, tuple[Path, Path]]],
@@ -171,7 +176,7 @@ def _html(
         items = "<br>".join(f"{html.escape(k)}: {html.escape(str(v))}" for k, v in context.items())
         parts.append(f'<p class="small">{items}</p>')
     for key, one in analyses.items():
-        lines = "".join(f"<li>{html.escape(note)}</li>" for note in (_undefined(one), *one.notes))
+        lines = "".join(f"<li>{html.escape(note)}</li>" for note in _said(one))
         parts.append(f"<h2>{html.escape(tables.label(key))}</h2><ul>{lines}</ul>")
     parts += [figure(caption, svg) for caption, (_, svg) in figures]
     return page(title, [*parts, *(section(table.title, table.html()) for table in found)])
@@ -185,7 +190,7 @@ def _markdown(
     if context:
         parts.append("\n".join(f"- {escaped(name)}: {escaped(str(value))}" for name, value in context.items()) + "\n")
     for key, one in analyses.items():
-        lines = "\n".join(f"- {note}" for note in (_undefined(one), *one.notes))
+        lines = "\n".join(f"- {note}" for note in _said(one))
         parts.append(f"## {escaped(tables.label(key))}\n\n{lines}\n")
     parts += [f"## {table.title}\n\n{table.markdown()}" for table in found]
     parts += [f"![{escaped(caption)}](figures/{png.name})\n" for caption, (png, _) in figures]

@@ -89,28 +89,15 @@ class FitResult:
     def through_points(self, m: ArrayLike) -> Array:
         """The fitted curve plus the points' residuals joined by straight lines, so that it passes through the points.
 
-        What is read off it at a measured strength is what was measured there. Between two of them the law gives the
-        shape, near the range of the two: a law that spikes or dives where nothing was measured is not believed.
-        """
-        at = np.unique(self.m)
-        measured = self.joining(at) @ (self.predict(self.m) + self.residual)
-        return within_neighbours(self.predict(m) + self.joining(m) @ self.residual, np.asarray(m, float), at, measured)
-
-    def without_spikes(self, m: ArrayLike) -> Array:
-        """The fitted curve for figures: between two fitted strengths near its own values at the two."""
-        at = np.unique(self.m)
-        return within_neighbours(self.predict(m), np.asarray(m, float), at, self.predict(at))
-
-    def joining(self, m: ArrayLike) -> Array:
-        """(K, M) matrix that joins values at the fitted points by straight lines and reads them at m (K,).
-
-        Values at one strength are averaged; beyond the outermost points their values hold.
+        What is read off it at a measured strength is what was measured there (the mean, where one was given twice).
+        Between two of them the law gives the shape, near the range of the two: a law that spikes or dives where nothing
+        was measured is not believed. Beyond the outermost points their residuals hold.
         """
         at, where = np.unique(self.m, return_inverse=True)
-        averages = np.eye(len(at))[where].T
-        averages /= averages.sum(axis=1, keepdims=True)
-        lines = np.array([np.interp(np.asarray(m, dtype=float), at, corner) for corner in np.eye(len(at))]).T
-        return lines @ averages
+        residual = np.bincount(where, self.residual) / np.bincount(where)
+        strengths = np.asarray(m, dtype=float)
+        bent = self.predict(strengths) + np.interp(strengths, at, residual)
+        return within_neighbours(bent, strengths, at, self.predict(at) + residual)
 
     def slope(self, m: ArrayLike) -> Array:
         """Derivative of the fitted curve in m, nats per unit of m; at 0 that of the positive branch."""

@@ -2,7 +2,7 @@
 
 Variable projection: for given shape parameters the linear ones (alpha, beta, b) follow by least squares, so
 SLSQP searches the shape alone, in (centre, log L, log p) of each branch, under the equality constraint
-D(0-) = D(0+).
+D(0-) = D(0+). In the smooth law (see ``decay``) the two branches share their centre, and nothing constrains them.
 Starts are deterministic: a fixed list of continuous shapes is screened in one vectorised pass, and SLSQP runs
 from the best few that differ from one another.
 Strengths are scaled to [-1, 1] and values to mean 0 and deviation 1 before they come here.
@@ -10,6 +10,7 @@ Strengths are scaled to [-1, 1] and values to mean 0 and deviation 1 before they
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp, log1p
 
@@ -30,6 +31,7 @@ SEARCH_TOLERANCE, FINAL_TOLERANCE = 1e-8, 1e-13
 _BRANCHES = np.array(
     [(s, p) for s in np.log([0.0003, 0.003, 0.01, 0.03, 0.1, 0.5, 3.0]) for p in np.log([0.2, 0.5, 1.2, 4.0])]
 )
+_SCREEN_CENTRES = (-0.6, -0.3, -0.12, -0.03, 0.03, 0.12, 0.3, 0.6)
 SCREEN_DROPS = (1e-3, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.9)
 
 
@@ -46,6 +48,7 @@ class Problem:
     root_weight: Array
     has_slope: bool  # preference: a column x D besides D and 1
     sides: tuple[str, ...]
+    smooth: bool = False  # both branches have one centre and meet there
 
     @property
     def n_minus(self) -> int:
@@ -151,28 +154,57 @@ def continuity_gradient(shape: Array) -> Array:
     return gradient
 
 
+class JoinedAtCentre(Objective):
+    """The same for the smooth law, in (centre, log L+, log p+, log L-, log p-)."""
+
+    @staticmethod
+    def whole(shape: Array) -> Array:
+        """The six shape parameters, (centre, log L, log p) of each branch."""
+        return shape[[0, 1, 2, 0, 3, 4]]
+
+    def _join(self, centre: float) -> None:
+        at = int(np.searchsorted(self.problem.x, centre))
+        self.blocks = [slice(at, len(self.problem.x)), slice(0, at)]
+        self.points = [self.problem.x[block] for block in self.blocks]
+
+    def __call__(self, shape: Array) -> tuple[float, Array]:
+        self._join(shape[0])
+        value, gradient = super().__call__(self.whole(shape))
+        return value, np.concatenate([[gradient[0] + gradient[3]], gradient[[1, 2, 4, 5]]])
+
+    def linear(self, shape: Array) -> Array:
+        self._join(shape[0])
+        return super().linear(self.whole(shape))
+
+
 def bounds(problem: Problem) -> list[tuple[float, float]]:
     """Bounds of the shape parameters, in their order."""
     result: list[tuple[float, float]] = []
+    low, high = float(problem.x.min()), float(problem.x.max())
     for side in problem.sides:
-        edge = float(problem.x.max() if side == "plus" else problem.x.min())
-        result += [(0.0, edge) if side == "plus" else (edge, 0.0), LOG_SCALE_BOUNDS, LOG_POWER_BOUNDS]
+        centre = (low, high) if problem.smooth else (0.0, high) if side == "plus" else (low, 0.0)
+        result += [centre, LOG_SCALE_BOUNDS, LOG_POWER_BOUNDS]
     return result
 
 
 def branch_fits(problem: Problem, side: str, drop: float) -> tuple[Array, Array, Array]:
     """Screened branches with -log D(0) = ``drop``: shapes (S, 3) and normal equations (S, k, k), (S, k)."""
-    x = problem.x[problem.block(side)]
-    reach, sign = float(np.abs(x).max()), 1.0 if side == "plus" else -1.0
+    reach = float(np.abs(problem.x[problem.block(side)]).max())
     centres = np.sqrt(np.exp(_BRANCHES[:, 0]) * np.expm1(drop / np.exp(_BRANCHES[:, 1])))
     inside = centres <= reach
-    shapes = np.column_stack([sign * centres, _BRANCHES])[inside]
+    shapes = np.column_stack([(1.0 if side == "plus" else -1.0) * centres, _BRANCHES])[inside]
+    return _normal_equations(problem, problem.block(side), shapes)
+
+
+def _normal_equations(problem: Problem, block: slice, shapes: Array) -> tuple[Array, Array, Array]:
+    """Shapes (S, 3) of one branch, and the normal equations (S, k, k), (S, k) of each on the points of ``block``."""
+    x = problem.x[block]
     # D of every shape at once; `decay.decay` takes one
     value = np.exp(-np.exp(shapes[:, 2:]) * np.log1p((x - shapes[:, :1]) ** 2 * np.exp(-shapes[:, 1:2])))
     columns = [x * value, value, np.ones_like(value)] if problem.has_slope else [value, np.ones_like(value)]
-    weight = problem.root_weight[problem.block(side)]
+    weight = problem.root_weight[block]
     design = np.stack(columns, axis=-1) * weight[:, None]
-    return shapes, design.swapaxes(1, 2) @ design, (problem.y[problem.block(side)] * weight) @ design
+    return shapes, design.swapaxes(1, 2) @ design, (problem.y[block] * weight) @ design
 
 
 def starts(problem: Problem) -> Array:
@@ -181,8 +213,7 @@ def starts(problem: Problem) -> Array:
     Normal equations of the branches add up, so every pair of branches costs one small linear solve.
     """
     best = []
-    for drop in SCREEN_DROPS:
-        fits = [branch_fits(problem, side, drop) for side in problem.sides]
+    for fits in _screened(problem):
         shapes, normal, moment = fits[0]
         if len(fits) == 2:
             normal = (normal[:, None] + fits[1][1][None]).reshape(-1, *normal.shape[1:])
@@ -198,9 +229,26 @@ def starts(problem: Problem) -> Array:
     return np.array([shape for _, shape in best])
 
 
+def _screened(problem: Problem) -> Iterator[list[tuple[Array, Array, Array]]]:
+    """What is tried together: the branches with one drop of D at 0 or, for the smooth law, with one centre."""
+    if not problem.smooth:
+        for drop in SCREEN_DROPS:
+            yield [branch_fits(problem, side, drop) for side in problem.sides]
+        return
+    for centre in _SCREEN_CENTRES:
+        at = int(np.searchsorted(problem.x, centre))
+        if 0 < at < len(problem.x):
+            shapes = np.column_stack([np.full(len(_BRANCHES), centre), _BRANCHES])
+            blocks = slice(at, len(problem.x)), slice(0, at)
+            yield [_normal_equations(problem, block, shapes) for block in blocks]
+
+
 def solve(problem: Problem) -> Solution | None:
     """Run SLSQP from every start, then once more from the best end; None when none is continuous."""
-    objective, first = Objective(problem), starts(problem)
+    first = starts(problem)
+    objective = JoinedAtCentre(problem) if problem.smooth else Objective(problem)
+    if problem.smooth:
+        first = first[:, [0, 1, 2, 4, 5]]
     ends = [_search(objective, start, SEARCH_TOLERANCE) for start in first]
     ends = [end for end in ends if _continuous(end)]
     if not ends:
@@ -211,12 +259,15 @@ def solve(problem: Problem) -> Solution | None:
         best, converged = final, final.status == 0 or best.status == 0
     else:
         converged = best.status == 0
-    return Solution(best.x, objective.linear(best.x), converged, len(first))
+    shape = JoinedAtCentre.whole(best.x) if problem.smooth else best.x
+    return Solution(shape, objective.linear(best.x), converged, len(first))
 
 
 def _search(objective: Objective, start: Array, tolerance: float) -> OptimizeResult:
     limits = bounds(objective.problem)
-    two_sided = len(limits) == 6
+    two_sided = len(limits) == 6 and not objective.problem.smooth
+    if objective.problem.smooth:
+        limits = [limits[i] for i in (0, 1, 2, 4, 5)]
     rule = {"type": "eq", "fun": continuity, "jac": continuity_gradient}
     end = minimize(
         objective, start, jac=True, method="SLSQP", bounds=limits, constraints=[rule] if two_sided else [],

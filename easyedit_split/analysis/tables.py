@@ -19,6 +19,7 @@ from ..errors import DataError
 from .decay import parameter_names
 from .generalisation import Transfer
 from .pipeline import Analysis
+from .recommend import Recommendation
 from .result import FitResult
 
 Key = str | tuple[str, str]
@@ -170,39 +171,45 @@ def transfer_table(transfers: Mapping[Key, Transfer]) -> Table:
 
 
 def strength_table(analyses: Mapping[Key, Analysis]) -> Table:
-    """The recommended strength of each method, with its interval, what the fits predict there and what was measured."""
+    """The recommended strength of each method, with its interval, and the gain and the loss measured at it."""
     columns = (
-        "m", "low", "high", "preference gain", "measured gain", "utility loss", "measured loss", "budget", "limit",
-        "reliable",
+        "m", "low", "high", "gain", "gain low", "gain high", "loss", "loss low", "loss high", "budget", "limit",
+        "reliable", "conditions that fail",
     )  # fmt: skip
     rows: dict[Key, tuple[Cell, ...]] = {}
     for key, found in analyses.items():
         best = found.recommendation
         if best is None or best.m is None:
-            rows[key] = (None,) * 8 + ("no fit" if best is None else best.limit, "no")
+            rows[key] = (None,) * 10 + ("no fit" if best is None else best.limit, "no", _failing(best))
             continue
-        low, high = best.interval or (None, None)
-        gain, loss = found.measured_at(best.m)
+        ends: list[Cell] = [end for span in (best.gain_interval, best.drop_interval) for end in span or (None, None)]
+        if not best.measured:
+            ends = [None] * 4
         rows[key] = (
-            best.m, low, high, best.preference_gain, gain, best.utility_drop, loss, best.max_utility_drop, best.limit,
-            "yes" if best.reliable else "no",
+            best.m, *(best.interval or (None, None)), *(best.preference_gain if best.measured else None, *ends[:2]),
+            *(best.utility_drop if best.measured else None, *ends[2:]),
+            best.max_utility_drop, best.limit, "yes" if best.reliable else "no", _failing(best),
         )  # fmt: skip
-    return _headed("strength", "Recommended strength, nats against m = 0, 95% bootstrap interval", columns, rows)
+    title = "Recommended strength, and the gain and the loss measured there, nats against m = 0, 95% intervals"
+    return _headed("strength", title, columns, rows)
+
+
+def _failing(best: Recommendation | None) -> str:
+    return "" if best is None else ", ".join(dict.fromkeys(doubt.name for doubt in best.doubts))
 
 
 def budget_table(analyses: Mapping[Key, Analysis]) -> Table:
-    """Highest gain in preference within each budget of utility: from the fit with its m, and measured."""
+    """The strength recommended within each budget of utility, with the gain and the loss measured there."""
     budgets = next(iter(analyses.values())).budgets
-    columns = [f"{what} {budget:g}" for budget in budgets for what in ("m at", "fitted gain at", "measured gain at")]
+    columns = [f"{what} {budget:g}" for budget in budgets for what in ("m at", "gain at", "loss at")]
     rows: dict[Key, tuple[Cell, ...]] = {}
     for key, found in analyses.items():
-        steps = found.front or (None,) * len(budgets)
         cells: list[Cell] = []
-        for step, measured in zip(steps, found.measured_gain, strict=True):
-            cells += [step.m, step.preference_gain] if step is not None else [None, None]
-            cells.append(float(measured))
+        for step in found.front or (None,) * len(budgets):
+            known = step is not None and step.m is not None and step.measured
+            cells += [step.m, step.preference_gain, step.utility_drop] if step and known else [None, None, None]
         rows[key] = tuple(cells)
-    return _headed("budgets", "Gain in preference within a loss of utility, nats", columns, rows)
+    return _headed("budgets", "Gain in preference within a loss of utility, as measured, nats", columns, rows)
 
 
 def parameter_table(analyses: Mapping[Key, Analysis]) -> Table:

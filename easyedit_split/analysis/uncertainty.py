@@ -1,7 +1,7 @@
 """Standard errors of a fitted curve: the least-squares covariance on the tangent space of its constraints.
 
-The parameters of a fit obey D(0-) = D(0+), and those at a bound of the search are held fixed, so the
-covariance is Z (Z' J' W J Z)^-1 Z' s^2, where the columns of Z span the directions that remain free.
+The parameters of a fit obey D(0-) = D(0+) (the smooth law: m_+ = m_-), and those at a bound of the search are held
+fixed, so the covariance is Z (Z' J' W J Z)^-1 Z' s^2, where the columns of Z span the directions that remain free.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def free_directions(kind: decay.Kind, params: Array, fitted: Mask, held: Mask) -
     names = decay.parameter_names(kind)
     free = np.flatnonzero(fitted & ~held)
     rows = np.zeros((0, len(free)))
-    if fitted.all():
+    if fitted.all() and params[-6] == params[-3]:  # the smooth law: its centres are one
+        rows = np.eye(len(names))[[-6], :][:, free] - np.eye(len(names))[[-3], :][:, free]
+        rows = rows[np.abs(rows).max(axis=1, initial=0.0) > 0]
+    elif fitted.all():
         shape = params[-6:].copy()
         shape[[1, 2, 4, 5]] = np.log(shape[[1, 2, 4, 5]])
         gradient = np.concatenate([np.zeros(len(names) - 6), continuity_gradient(shape)])[free]

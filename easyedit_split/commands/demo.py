@@ -79,6 +79,7 @@ def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: 
     from ..generation import generate
     from ..run_folder import save_activations, save_promoted, save_scores
     from ..scoring.activations import collect_activations
+    from ..sweeps.refine import refine
     from ..sweeps.run import sweep
     from ..training.from_settings import train_from
 
@@ -91,6 +92,7 @@ def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: 
         clear(folder / form)  # of another task
     artifact.save(folder / form)
     table = sweep(model, tokenizer, test, artifact, GRID, "sum", progress=True)
+    table = refine(model, tokenizer, test, artifact, table, BUDGET)
     table.save(folder / form / TEST)
     sweep(model, tokenizer, pairs[:TRAIN_SWEPT], artifact, GRID, "sum", progress=True).save(folder / form / TRAIN)
     activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
@@ -142,19 +144,25 @@ def _print_curves(forms: Sequence[_Form]) -> None:
 
 
 def _print_fits(forms: Sequence[_Form]) -> None:
-    print(f"\nDecay law (Eqs. 12, 15, 17), and the strength of highest preference within {BUDGET:g} nat of utility:")
+    print(
+        f"\nDecay law (Eqs. 12, 15, 17), and the strength of highest preference within {BUDGET:g} nat of utility, with"
+    )
+    print("the gain and the loss measured there:")
     rows: list[list[object]] = []
     for f in forms:
         a = f.analysis
         r2 = [f"{fit.r2:.4f}" if fit else "no fit" for fit in (a.preference_fit, a.utility_fit)]
         if a.recommendation is None or a.recommendation.m is None:
-            rows.append([f.name, *r2, "none", "", "", ""])
+            rows.append([f.name, *r2, "none", "", "", "", ""])
             continue
         r = a.recommendation
         interval = f"[{r.interval[0]:.2f}, {r.interval[1]:.2f}]" if r.interval else ""
-        rows.append([f.name, *r2, float(r.m), interval, float(r.preference_gain), float(r.utility_drop)])
-    heads = ["form", "R2 preference", "R2 utility", "recommended m", "95% interval", "gain", "utility drop"]
+        rows.append([f.name, *r2, float(r.m), interval, float(r.preference_gain),
+                     f"{r.utility_drop:.2f} ± {r.drop_error:.2f}", "yes" if r.reliable else "no"])  # fmt: skip
+    heads = ["form", "R2 preference", "R2 utility", "recommended m", "95% interval", "gain", "utility lost", "reliable"]
     print_table(heads, rows)
+    for f in forms:
+        print(f"{f.name}: {f.analysis.advice}")
 
 
 def _print_generations(forms: Sequence[_Form], questions: Sequence[str], plain: Sequence[str]) -> None:

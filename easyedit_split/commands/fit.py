@@ -37,8 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
                     ["parameter", "value", "standard error"],
                     [[k, float(v), float(fit.stderr[k])] for k, v in fit.params.items()],
                 )
-        rest = [note for note in found.notes if note not in found.advice]
-        print("\n" + "\n".join([found.advice, *rest]) + "\n")
+        print("\n" + "\n".join([found.advice, *found.remarks]) + "\n")
     if arguments.plot:
         print("figure: " + ", ".join(map(str, save_figure(plot_curves(analyses), arguments.plot))))
     return 0

@@ -66,6 +66,24 @@ class SweepTable:
         scale = [1 / n if to_mean else n for n in (self.tokens_pos, self.tokens_neg)]
         return replace(self, reduction=reduction, loss_pos=self.loss_pos * scale[0], loss_neg=self.loss_neg * scale[1])
 
+    def joined(self, other: SweepTable) -> SweepTable:
+        """The strengths of both tables, ascending, of the same pairs; the header is this one's.
+
+        Raises:
+            ConfigError: another reduction, or answers of other lengths.
+        """
+        if other.reduction != self.reduction:
+            raise ConfigError(f"the sweeps are of {self.reduction}s and of {other.reduction}s: reduce one first")
+        for mine, theirs in ((self.tokens_pos, other.tokens_pos), (self.tokens_neg, other.tokens_neg)):
+            if not np.array_equal(mine, theirs):
+                raise ConfigError("the two sweeps are of other pairs (their answers' lengths differ): sweep one set")
+        order = np.argsort(np.concatenate([self.factors, other.factors]), kind="stable")
+        factors, pos, neg = (
+            np.concatenate([getattr(self, name), getattr(other, name)])[order]
+            for name in ("factors", "loss_pos", "loss_neg")
+        )
+        return replace(self, factors=factors, loss_pos=pos, loss_neg=neg)
+
     def save(self, path: str | Path) -> Path:
         """Write a Parquet file, one row a strength and pair, atomically."""
         import pyarrow

@@ -15,7 +15,7 @@ import pytest
 
 from easyedit_split import analysis
 from easyedit_split.analysis import bootstrap, decay
-from easyedit_split.analysis.recommend import GRID, recommendation_interval
+from easyedit_split.analysis.recommend import GRID
 from easyedit_split.errors import FitError
 
 M = np.linspace(-20.0, 20.0, 41)
@@ -120,7 +120,7 @@ def test_the_budget_binds_where_it_is_spent(budget: float):
     assert found.limit == "budget" and found.within_budget == "some" and found.reliable
     assert budget - 0.05 < found.utility_drop <= budget
     assert found.preference_gain == pytest.approx(preference([found.m], 0.5)[0] - 1.0, abs=0.01)
-    assert ("1 nat." if budget == 1 else f"{budget:g} nats.") in found.message
+    assert ("1 nat " if budget == 1 else f"{budget:g} nats ") in found.message
 
 
 def test_the_peak_is_found_when_the_budget_is_wide():
@@ -185,12 +185,6 @@ def test_wrong_arguments_are_errors():
     m = np.linspace(30, 50, 21)
     with pytest.raises(FitError, match="share no range"):
         analysis.recommend_strength(pref, analysis.fit_utility(m, utility(m)), max_utility_drop=1.0)
-
-
-def test_a_utility_that_is_best_elsewhere_is_said():
-    util = analysis.fit_utility(M, decay.curve("utility", M - 3.0, [9.0, -9.0, 0, 50, 1, 0, 50, 1]))
-    found = analysis.recommend_strength(fits(0.5)[0], util, max_utility_drop=1.0)
-    assert "Utility is highest at m = " in found.message
 
 
 def test_predictions_pass_through_the_measured_points_so_that_a_coarse_fit_does_not_spend_the_budget():
@@ -283,35 +277,6 @@ def test_bootstrap_of_a_curve_takes_less_than_a_second():
     assert time.process_time() - begin < 1.0
 
 
-def test_the_step_instead_of_a_fit_is_a_projection():
-    pref, _ = fits(1.0)
-    hat = bootstrap.smoother(pref, M)
-    np.testing.assert_allclose(hat @ hat, hat, atol=1e-6)
-    np.testing.assert_allclose(hat, hat.T, atol=1e-6)
-    assert np.trace(hat) == pytest.approx(pref.n_free, abs=1e-3)
-
-
-def test_interval_agrees_with_full_refits():
-    table = sweep(n=60)
-    pref_curve, util_curve = analysis.curves(table)
-    counts = bootstrap.draw_counts(60, 40, seed=1)
-    pref_draws, util_draws = (bootstrap.curve_draws(curve, counts) for curve in (pref_curve, util_curve))
-    pref = analysis.fit_preference(pref_curve.m, pref_curve.mean)
-    util = analysis.fit_utility(util_curve.m, util_curve.mean)
-    found = recommendation_interval(
-        analysis.recommend_strength(pref, util, 1.0),
-        pref, util, pref_curve, util_curve, pref_draws, util_draws,
-    )  # fmt: skip
-    refitted = [
-        analysis.recommend_strength(analysis.fit_preference(M, p), analysis.fit_utility(M, u), 1.0).m
-        for p, u in zip(pref_draws, util_draws, strict=True)
-    ]
-    wanted = np.percentile(refitted, [2.5, 97.5])
-    assert wanted[1] - wanted[0] > 4 * 0.05  # the example has an interval to speak of
-    # the coarser grid of the bootstrap is 0.05 wide
-    np.testing.assert_allclose(found.interval, wanted, atol=0.1 + 0.1 * (wanted[1] - wanted[0]))
-
-
 # Transfer and the whole
 
 
@@ -338,9 +303,10 @@ def test_analyse_does_everything_at_once():
     assert low <= found.recommendation.m <= high
     assert [step.max_utility_drop for step in found.front] == [0.5, 1.0, 2.0, 4.0] == list(found.budgets)
     assert (np.diff([step.m for step in found.front]) >= 0).all()
-    # the fitted and the measured gain agree where the fit is good
-    gains = [step.preference_gain for step in found.front]
-    np.testing.assert_allclose(found.measured_gain, gains, atol=0.15)
+    # joined by lines the gain is at least that of the swept strength, and less than that of the next one
+    gains = np.array([step.preference_gain for step in found.front])
+    assert (found.measured_gain >= gains - 1e-9).all() and (found.measured_gain < gains + 0.6).all()
+    assert {step.m for step in found.front} <= set(M)
     assert found.undefined == "preference 0 of 2460, utility 0 of 2460"
     mean = found.preference.mean
     assert found.measured_at(2.5)[0] == pytest.approx((mean[22] + mean[23]) / 2 - mean[20], abs=1e-12)

@@ -99,8 +99,12 @@ def test_strength_and_budget_tables_say_what_the_analysis_says(analyses):
     assert float(strengths["m"]) == found.recommendation.m
     assert (float(strengths["low"]), float(strengths["high"])) == found.recommendation.interval
     budgets = rows_of(analysis.budget_table(analyses))[0]
-    assert float(budgets["fitted gain at 2"]) == found.front[2].preference_gain
-    assert float(budgets["measured gain at 4"]) == found.measured_gain[3]
+    assert float(budgets["gain at 2"]) == found.front[2].preference_gain
+    assert float(budgets["loss at 4"]) == found.front[3].utility_drop
+    # one thing has one number: the budget of 1 is in both tables
+    assert (strengths["m"], strengths["gain"], strengths["loss"]) == tuple(
+        budgets[f"{what} 1"] for what in ("m at", "gain at", "loss at")
+    )
     parameters = rows_of(analysis.parameter_table(analyses))
     assert [row["curve"] for row in parameters] == ["preference", "utility"] * 2
     assert parameters[1]["alpha"] == "-" and "±" in parameters[0]["alpha"]
@@ -160,7 +164,7 @@ def test_figures_show_every_method_and_every_point(analyses):
     figure = plots.plot_curves(named, title="Both")
     upper, lower = figure.axes
     assert [len(axes.containers) for axes in (upper, lower)] == [2, 2]  # points with intervals, a method each
-    solid = [line for line in upper.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 801]
+    solid = [line for line in upper.lines if line.get_linestyle() == "-" and line.get_linewidth() == 1.7]
     dashed = [line for line in lower.lines if line.get_linestyle() == "--"]
     assert len(solid) == len(dashed) == 2
     assert solid[0].get_color() != solid[1].get_color()
@@ -169,7 +173,9 @@ def test_figures_show_every_method_and_every_point(analyses):
     assert stars[0].get_xdata()[0] == found.recommendation.m
     assert "sft lora: 123 of 820 utility points undefined" in lower.get_xlabel()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sum("use m =" in text for text in labels) == 2
+    assert sum("use m =" in text for text in labels) == 1
+    # the other has pairs without a utility: its star is hollow, and the legend says so
+    assert [star.get_fillstyle() for star in stars] == ["full", "none"] and "not reliable" in labels
     single = plots.plot_curves({"split": found})
     shaded = [text.get_text() for text in single.legends[0].get_texts() if "region" in text.get_text()]
     assert shaded[0] == "linear region"
@@ -251,3 +257,20 @@ def test_figures_of_an_earlier_report_do_not_stay(analyses, tmp_path):
     second = analysis.write_report(tmp_path, {"few": analysis.analyse(few(), n_boot=20)})
     assert len(second.figures) < len(first.figures)
     assert set((tmp_path / "figures").iterdir()) == {mine, *second.figures}
+
+
+def test_the_law_is_drawn_only_where_the_points_bear_it_out(analyses):
+    found = analyses["split", "vector"]
+    curve, interval, fit = found.utility, found.utility_interval, found.utility_fit
+    m, law, joined = plots._lines(curve, interval, fit)
+    assert np.isfinite(law).all() and np.isnan(joined).all()  # drawn from the law: all of it is borne out
+    dent = np.where(np.arange(41) == 25, 5.0, 0.0)  # a point 5 nats off the law, far outside 1.5% of the range
+    m, law, joined = plots._lines(replace(curve, mean=curve.mean - dent), interval - dent[:, None], fit)
+    inside = (m > 4) & (m < 6)
+    assert np.isnan(law[inside]).all() and np.isfinite(law[(m <= 4) | (m >= 6)]).all()
+    np.testing.assert_allclose(joined[m == 5], curve.mean[25] - 5)
+    spiked = replace(fit, params={**fit.params, "m_plus": 0.3, "L_plus": 1e-3, "p_plus": 0.05})
+    _, law, joined = plots._lines(curve, interval, spiked)
+    assert np.isnan(law[(m > 0) & (m < 1)]).all()
+    _, law, joined = plots._lines(curve, interval, None)
+    assert np.isnan(law).all() and np.isfinite(joined).all()

@@ -1,0 +1,40 @@
+"""A sweep that goes on where its advice needs it: the strength to use is measured, not read off a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..analysis.pipeline import strength_to_measure
+from .run import sweep
+from .table import SweepTable
+
+if TYPE_CHECKING:
+    from ..changes.artifact import SteeringArtifact
+    from ..data.pairs import PreferencePair
+
+ROUNDS = 8  # strengths added at most
+
+
+def refine(
+    model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, table: SweepTable,
+    max_utility_drop: float = 1.0, *, chat: bool | None = None,
+) -> SweepTable:  # fmt: skip
+    """`table` with the strengths that its advice for `max_utility_drop` nats stands on, at most 8 more.
+
+    Each is swept on the same pairs, where the measured curves put the best strength within the budget, or half-way into
+    a steep fall; if it turns out to cost more than the budget, the next one is nearer to 0.
+
+    Args:
+        pairs, artifact, chat: those of the sweep that made `table`.
+
+    Raises:
+        FitError, DataError: the table's losses or the budget cannot be used.
+        ConfigError: see `sweep`; or other pairs than the table's.
+    """
+    for _ in range(ROUNDS):
+        m = strength_to_measure(table, max_utility_drop)
+        if m is None:
+            break
+        table = table.joined(sweep(model, tokenizer, pairs, artifact, [m], table.reduction, chat=chat))
+    return table

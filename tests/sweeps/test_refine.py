@@ -1,0 +1,45 @@
+"""A refined sweep measures the strength that its advice names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from laws import TEXT_PAIRS, noisy
+
+from easyedit_split.analysis.pipeline import analyse, strength_to_measure
+from easyedit_split.errors import ConfigError
+from easyedit_split.sweeps.refine import refine
+from easyedit_split.sweeps.run import sweep
+
+
+def test_the_advised_strength_is_measured_within_the_budget(lend: Any, tokenizer: Any) -> None:
+    model = lend("qwen2")
+    for seed in range(20):  # to a change whose strength of highest preference costs something
+        artifact = noisy(model, layer=2, seed=seed)
+        coarse = sweep(model, tokenizer, TEXT_PAIRS, artifact, np.linspace(-40, 40, 9), "sum")
+        points = analyse(coarse, n_boot=2).measured
+        budget = float(points.spent[points.preference.argmax()]) / 2
+        if budget > 0.2:
+            break
+    assert budget > 0.2
+    found = refine(model, tokenizer, TEXT_PAIRS, artifact, coarse, budget)
+    new = np.setdiff1d(found.factors, coarse.factors)
+    assert 1 <= len(new) <= 8 and (np.diff(found.factors) > 0).all()
+    assert strength_to_measure(found, budget) is None
+    # every strength is what a sweep of it alone gives, and the old ones are as they were
+    again = sweep(model, tokenizer, TEXT_PAIRS, artifact, found.factors, "sum")
+    np.testing.assert_allclose(found.loss_pos, again.loss_pos, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found.loss_neg[np.isin(found.factors, coarse.factors)], coarse.loss_neg)
+    assert found.header == coarse.header and found.reduction == "sum"
+
+
+def test_sweeps_of_other_pairs_or_reductions_are_not_joined(lend: Any, tokenizer: Any) -> None:
+    model = lend("qwen2")
+    table = sweep(model, tokenizer, TEXT_PAIRS, noisy(model, layer=2), [0.0, 1.0], "sum")
+    with pytest.raises(ConfigError, match="reduce one first"):
+        table.joined(table.reduced("mean"))
+    with pytest.raises(ConfigError, match="other pairs"):
+        table.joined(replace(table, tokens_pos=table.tokens_pos + 1))
