@@ -17,7 +17,7 @@ from ..storage.files import write_text
 from .aggregate import Result, grouped
 from .cell import Task, read_result
 from .figures import write_figures
-from .paper import NOTE, PAPER
+from .prepare import PAPER_SETS
 from .ranking import place_sentence, place_table
 from .settings import GridSettings, metrics
 from .tables import ScoreTable, score_tables
@@ -72,8 +72,11 @@ def _lines(settings: GridSettings, tasks: Sequence[Task], results: Sequence[Resu
             f"The demo model does not know the language of {', '.join(foreign)}: its scores there mean nothing, "
             "they only show that the command runs."
         )
-    if not PAPER:
-        lines.append(NOTE)
+    if set(PAPER_SETS) & {t.cell.dataset for t in tasks}:
+        lines.append(
+            "The paper's own cells stand in parentheses: on 7 and 9 billion parameters, its splits and its judge "
+            "(gpt-4.1-mini); a cell of ours on another model is no attempt at the same number."
+        )
     return lines
 
 
