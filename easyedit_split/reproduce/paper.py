@@ -26,7 +26,7 @@ qwen2.5-7b-instruct vector sft 0.93 0.97 0.98 0.96 0.98 0.99 0.99 0.99
 qwen2.5-7b-instruct vector reps 0.97 0.98 0.93 0.96 0.99 0.98 0.99 0.99
 """
 
-# accuracy (%) on Psychopathy; the judge's concept score on PowerSeeking (0-4), on AxBench (0-2); its harmonic mean (0-2)
+# accuracy (%) on Psychopathy; the concept score on PowerSeeking (0-4), on AxBench (0-2); the harmonic mean (0-2)
 TABLE_3 = """
 gemma-2-9b-it - vanilla 50.00 1.87 0.4750 0.4950
 gemma-2-9b-it local_weight sft 100.00 3.50 1.6625 1.4538
