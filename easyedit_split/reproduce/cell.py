@@ -34,6 +34,7 @@ from ..sweeps.reach import sweep_factors
 from ..sweeps.run import sweep
 from ..sweeps.table import SweepTable
 from ..training.from_settings import train_layer
+from ..training.suited import suited
 from .grid import Cell
 from .judging import headline_score, verdict
 from .prepare import Prepared
@@ -159,6 +160,7 @@ def _nothing(model: Any) -> SteeringArtifact:
 
 
 def _trained(task: Task, hp: Hyperparameters, model: Any, tokenizer: Any) -> SteeringArtifact:
+    hp = suited(hp, model, tokenizer, task.data.train).hp
     if len(hp.layers) != 1:
         raise ConfigError(f"{task.cell.hparams} names layers {hp.layers}: a cell of the grid steers one, so name one")
     layer = hp.layers[0]

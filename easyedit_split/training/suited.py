@@ -15,6 +15,7 @@ from typing import Any
 
 from ..data.pairs import PreferencePair
 from ..settings.hyperparameters import Hyperparameters
+from ..settings.shipped import made_for
 
 PROBED = 16  # pairs whose activations are measured
 
@@ -30,6 +31,8 @@ class Suited:
 def suited(hp: Hyperparameters, model: Any, tokenizer: Any, pairs: Sequence[PreferencePair]) -> Suited:
     """Fill in what the settings leave to the model: `layers` where none is named, `lr` where `step_share` is given.
 
+    A layer of a shipped file that was made for another depth stays, and is said.
+
     Raises:
         DataError, SiteError: see `Encoder.pairs` and `resolve_site`.
     """
@@ -41,21 +44,22 @@ def suited(hp: Hyperparameters, model: Any, tokenizer: Any, pairs: Sequence[Pref
         layer = min(depth - 1, round(hp.layer_share * depth))
         hp = replace(hp, layers=(layer,))
         reasons.append(f"layer {layer}: {hp.layer_share:g} of the model's {depth} blocks; layers=[N] sets another")
+    elif (home := made_for(hp.source)) and home[1] != depth:
+        reasons.append(
+            f"layer {', '.join(map(str, hp.layers))} is of a file for {home[0]}, which has {home[1]} blocks, and this "
+            f"model has {depth}: the same share of the depth is layer {round(hp.layers[0] / home[1] * depth)}"
+        )
     if hp.step_share is not None and hp.layers and hp.objective_name != "diff_mean":
         stream, reach = activation_scales(hp, model, tokenizer, pairs[:PROBED])
         middle = sorted(map(abs, hp.steering_factors))[len(hp.steering_factors) // 2]
         lr = float(f"{hp.step_share * stream / (middle * reach):.2g}")
         hp = replace(hp, lr=lr, step_share=None)
+        percent = 100 * lr * middle * reach / stream
         reasons.append(
-            f"lr {lr:g}: a step at m = {middle:g} moves the output by {100 * suited_share(lr, middle, reach, stream):.2g}% "
-            f"of the block's output, whose root mean square is {stream:.3g}; lr=X sets another"
+            f"lr {lr:g}: one step at m = {middle:g} moves the output by {percent:.2g}% of the block's output, whose "
+            f"root mean square is {stream:.3g}; lr=X sets another"
         )
     return Suited(hp, tuple(reasons))
-
-
-def suited_share(lr: float, m: float, reach: float, stream: float) -> float:
-    """How far one step at strength m moves the site's output, as a share of the block's output."""
-    return lr * m * reach / stream
 
 
 def activation_scales(
@@ -92,6 +96,7 @@ def activation_scales(
     x = inputs[0][counted.to(inputs[0].device)].float()
     if hp.intervention_method == "local_weight":
         return stream, x.abs().sum(-1).median().item()
-    # A is uniform in +-1/sqrt(d): A x is nearly normal with variance |x|^2 / 3d, whose mean magnitude is sqrt(2/pi) of it
+    # A is uniform in +-1/sqrt(d), so A x is nearly normal with variance |x|^2 / 3d; its mean magnitude is sqrt(2/pi)
+    # times the root of that
     size = x.pow(2).mean(-1).sqrt().median().item() / math.sqrt(3)
     return stream, hp.low_rank_dimension * size * math.sqrt(2 / math.pi)
