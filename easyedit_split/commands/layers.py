@@ -12,6 +12,7 @@ TOO_LITTLE = 0.5  # nats of preference; DiffMean vectors that gain less say noth
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, default=1.0, metavar="NATS", help="utility to spend (default 1)")
     parser.add_argument("--pairs", type=int, default=64, metavar="N", help="use so many training pairs (default 64)")
+    parser.add_argument("--points", type=int, default=21, metavar="N", help="strengths swept a layer (default 21)")
     hparams_options(parser)
 
 
@@ -23,8 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     folder = output_dir(hp)
     pairs = data(hp, "train_data")[: arguments.pairs]
     model, tokenizer = load(hp)
+    named = any(item.startswith("layers=") for item in arguments.settings)  # a file's own layer is what is looked for
     scores = search_layers(
-        model, tokenizer, pairs, budget=arguments.budget, chat=hp.use_chat_template, system_prompt=hp.system_prompt,
+        model, tokenizer, pairs, budget=arguments.budget, layers=hp.layers if named else None,
+        points=arguments.points, chat=hp.use_chat_template, system_prompt=hp.system_prompt,
         progress=True,
     )  # fmt: skip
     best = best_layer(scores)

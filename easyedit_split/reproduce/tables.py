@@ -1,7 +1,8 @@
 """The paper's tables from results: Markdown, CSV, LaTeX and HTML, the best and the second-best marked.
 
-Table 2: scores of the baselines in every form. Table 3: the same with SPLIT, and beside it the preference gained
-within budgets of utility. Table 5: R^2 of the fits. Table 6: R^2 of the training fit on both splits.
+Table 2: R^2 of the fits to training curves. Table 3: scores of every method and form, and beside it the preference
+gained within budgets of utility. Table 5: R^2 of the fits to test curves. Table 6: R^2 on test curves of the fits to
+training curves.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..analysis.tables import Table
 from .aggregate import (
     FIT_COLUMNS,
     OFFLINE,
+    TRAINING_FIT_COLUMNS,
     TRANSFER_COLUMNS,
     Key,
     Result,
@@ -25,12 +27,12 @@ from .aggregate import (
     score,
     score_columns,
 )
-from .paper import PAPER
+from .paper import MODELS as PAPER_MODELS
+from .paper import beside
 
 Row = tuple[str, str]  # method, form
 LABELS = {"vanilla": "Vanilla", "diffmean": "DiffMean", "sft": "SFT", "reps": "RePS", "split": "SPLIT"}
 FORMS = {"": "-", "vector": "Vector", "lora": "LoRA", "local_weight": "Local weight"}
-BASELINES = ("vanilla", "diffmean", "sft", "reps")
 DECIMALS = 2
 
 
@@ -51,15 +53,17 @@ class ScoreTable:
         return self._texts(lambda text, place: wrap[place].format(text)).markdown(escape=False)
 
     def csv(self) -> str:
-        """Full precision: mean, spread, seeds, low, high and the paper's own value of each column."""
-        parts = ("mean", "spread", "seeds", "low", "high", "paper")
+        """Full precision: mean, spread, seeds, low, high and the paper's values of each column."""
+        papers = ["paper"] if self.model in PAPER_MODELS else [f"paper, {label}" for label in PAPER_MODELS.values()]
+        parts = ("mean", "spread", "seeds", "low", "high", *papers)
         heads = ["method", "form", *(f"{d} {c} {part}".strip() for d, c in self.columns for part in parts)]
         rows = []
         for (method, form), values in self.rows.items():
             cells: list[str | int | float | None] = [method, form]
             for (dataset, column), v in zip(self.columns, values, strict=True):
-                known = PAPER.get((self.model, dataset, method, form, column))
-                cells += [v.mean, v.spread, v.seeds, v.low, v.high, known] if v else [None] * 5 + [known]
+                known = beside(self.model, dataset, method, form, column)
+                cells += [v.mean, v.spread, v.seeds, v.low, v.high] if v else [None] * 5
+                cells += [known.get(name) for name in papers]
             rows.append(tuple(cells))
         return Table(self.name, self.title, tuple(heads), tuple(rows)).csv()
 
@@ -95,8 +99,9 @@ class ScoreTable:
             cells = []
             for i, ((dataset, column), value) in enumerate(zip(self.columns, values, strict=True)):
                 text = wrap(shown(value), places[i].get(row))
-                known = PAPER.get((self.model, dataset, *row, column))
-                cells.append(text if known is None else f"{text} (paper {known:.{DECIMALS}f})")
+                known = beside(self.model, dataset, *row, column)
+                said = "; ".join(f"{name} {number:.{DECIMALS}f}" for name, number in known.items())
+                cells.append(f"{text} ({said})" if said else text)
             rows.append((LABELS.get(row[0], row[0]), FORMS.get(row[1], row[1]), *cells))
         return Table(self.name, self.title, heads, tuple(rows))
 
@@ -123,21 +128,21 @@ def shown(value: Value | None) -> str:
 
 
 def score_tables(groups: Mapping[Key, Sequence[Result]], model: str) -> list[ScoreTable]:
-    """Tables 2, 3, the front beside Table 3, 5, 6, and the measures without a judge."""
+    """Tables 2, 3, the front beside Table 3, 5, 6, the measures without a judge, and the chosen strengths."""
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in groups))
     scores = tuple((d, c) for d in datasets for c in score_columns(d))
     named = {nats(b): b for b in BUDGETS}
     budgets = tuple((d, name) for d in datasets for name in named)
     return [
-        _table("table2", "Scores of the baselines at the chosen strength (Table 2)", scores, _score, groups, model,
-               keep=lambda method: method in BASELINES),
+        _table("table2", "R2 of fits to the training curves (Table 2)", _each(datasets, TRAINING_FIT_COLUMNS), _fit,
+               groups, model, drop_vanilla=True, marked=False),
         _table("table3", "Scores at the chosen strength (Table 3)", scores, _score, groups, model),
         _table("table3_front", "Preference gained within budgets of utility, nats (beside Table 3)", budgets,
                lambda results, what: gain(results, named[what]), groups, model, drop_vanilla=True),
         _table("table5", "R2 of fits to the test curves (Table 5)", _each(datasets, FIT_COLUMNS), _fit, groups, model,
                drop_vanilla=True, marked=False),
-        _table("table6", "R2 of the training curves' fits on both splits (Table 6)", _each(datasets, TRANSFER_COLUMNS),
-               _fit, groups, model, drop_vanilla=True, marked=False),
+        _table("table6", "R2 on the test curves of fits to the training curves (Table 6)",
+               _each(datasets, TRANSFER_COLUMNS), _fit, groups, model, drop_vanilla=True, marked=False),
         _table("offline", "The same texts without a judge: utility one can see", _each(datasets, OFFLINE), _offline,
                groups, model, marked=False),
         _table("strength", "The chosen strength, and log-odds of the test pairs there (nats, sums)",
@@ -151,12 +156,12 @@ def _each(datasets: Sequence[str], columns: Sequence[str]) -> tuple[tuple[str, s
 
 def _table(
     name: str, title: str, columns: tuple[tuple[str, str], ...], read: Callable[[Sequence[Result], str], Value | None],
-    groups: Mapping[Key, Sequence[Result]], model: str, *, keep: Callable[[str], bool] = lambda method: True,
+    groups: Mapping[Key, Sequence[Result]], model: str, *,
     drop_vanilla: bool = False, marked: bool = True,
 ) -> ScoreTable:  # fmt: skip
     rows: dict[Row, tuple[Value | None, ...]] = {}
     for row in dict.fromkeys((method, form) for _, method, form in groups):
-        if keep(row[0]) and not (drop_vanilla and row[0] == "vanilla"):
+        if not (drop_vanilla and row[0] == "vanilla"):
             rows[row] = tuple(read(groups.get((dataset, *row), []), what) for dataset, what in columns)
     return ScoreTable(name, title, columns, rows, marked, model)
 

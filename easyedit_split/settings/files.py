@@ -96,6 +96,8 @@ def flatten_sections(data: dict[str, Any], phase: str | None) -> dict[str, Any]:
 def hyperparameters(values: Mapping[str, Any], source: str = "") -> Hyperparameters:
     """Check and convert keys and values of a file. Raises `ConfigError`, naming every unknown key at once."""
     values = _renamed(dict(values), source)
+    if "lr" in values:  # a rate that is said wins over one that would follow from the model
+        values.pop("step_share", None)
     known = _kinds()
     unknown = [k for k in values if k not in known and k not in _NEUTRAL]
     if unknown:

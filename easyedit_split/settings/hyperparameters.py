@@ -75,6 +75,7 @@ class Hyperparameters:
 
     alg_name: str = "split"
     layers: tuple[int, ...] = ()
+    layer_share: float | None = None  # where no layers are named: the layer's place as a share of the depth
     intervention_method: str = "vector"  # form
     intervention_components: str | None = None  # component of the site; none: the residual stream
     pos_loss_weight: float = 1.0  # lambda_p
@@ -86,6 +87,7 @@ class Hyperparameters:
     batch_size: int = 8
     gradient_accumulation_steps: int = 1
     lr: float = 0.01
+    step_share: float | None = None  # lr by the activations' scale: see `training.suited`
     n_epochs: int = 6
     weight_decay: float = 0.0
     dropout: float = 0.0
@@ -129,6 +131,10 @@ class Hyperparameters:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{self._where()}{name} = {value} is out of range: give a whole number of 1 or more")
+        for name in ("layer_share", "step_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ConfigError(f"{self._where()}{name} = {value:g} is out of range: give a share above 0, up to 1")
         if self.reduction not in ("sum", "mean"):
             raise ConfigError(f"{self._where()}reduction = {self.reduction!r} is unknown: give 'sum' or 'mean'")
 

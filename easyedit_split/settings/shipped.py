@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from pathlib import Path
 
 from ..errors import ConfigError, nearest
 
 PACKAGE = "easyedit_split.hparams"
+ANY = "any"  # the folder of files that suit themselves to the model
+# blocks of the models that the files of a folder were made for
+DEPTHS = {
+    "demo": 6, "gemma-2-2b-it": 26, "gemma-2-9b-it": 42, "llama-3.1-8b-instruct": 32, "qwen2.5-0.5b-instruct": 24,
+    "qwen2.5-7b-instruct": 28, "smollm2-135m-instruct": 30,
+}  # fmt: skip
 
 
 def hparams_root() -> Path:
@@ -40,8 +47,23 @@ def hparams_path(name: str) -> str:
 
 
 def _nearest_or_models(name: str, names: list[str]) -> str:
-    hint = nearest(name, names)
-    if "did you mean" in hint:
-        return hint
+    """The nearest file of the model named; for a model without files those that serve any, by the same ending."""
     models = sorted({known.split("/")[0] for known in names})
-    return f"; there are files for the models {', '.join(models)}"
+    parts = name.removesuffix(".yaml").split("/")
+    if len(parts) == 3 and parts[0] not in models:
+        ending = "/".join(parts[1:])
+        known = sorted(n for n in names if n.startswith(f"{ANY}/"))
+        best = difflib.get_close_matches(f"{ANY}/{ending}", known, n=1, cutoff=0.0)[0]
+        likely = difflib.get_close_matches(parts[0], models, n=1, cutoff=0.85)
+        hint = f"; did you mean {likely[0] + '/' + ending!r}?" if likely and f"{likely[0]}/{ending}" in names else ";"
+        return f"{hint} {best!r} serves a model without files of its own (files for: {', '.join(models)})".replace(
+            ";  ", "; "
+        )
+    hint = nearest(name, [n for n in names if n.startswith(f"{parts[0]}/")] or names)
+    return hint if "did you mean" in hint else f"; there are files for the models {', '.join(models)}"
+
+
+def made_for(source: str) -> tuple[str, int] | None:
+    """Model and number of blocks that a shipped file was made for, by the folder in its name; None where it is none."""
+    known = [part for part in Path(source).parts if part in DEPTHS]
+    return (known[-1], DEPTHS[known[-1]]) if known else None

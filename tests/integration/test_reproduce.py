@@ -56,7 +56,6 @@ def test_whole_grid_resumes_and_reports(place: Path) -> None:
     text = written.markdown.read_text()
     assert "5 of 5 cells" in text
     assert "No judge scored pairs" in text
-    assert "not part of this package" in text
     assert "held-out training pairs" in text
     for name in ("table2", "table3", "table3_front", "table5", "table6", "offline", "strength"):
         for suffix in ("md", "csv", "tex"):
@@ -230,6 +229,32 @@ def test_settings_out_of_range_are_one_sentence(values: dict[str, Any], message:
 def test_a_folder_that_is_not_there_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="gemma-2-9b-it"):
         grid_settings("hparams/gemma-2-9b", {})
+
+
+def test_a_layer_given_on_the_command_line_wins_over_the_files(place: Path) -> None:
+    default, zero = (plan(settings(place, **more), ["*/split_*"]).tasks[0] for more in ({}, {"layers": [0]}))
+    assert (default.hp.layers, zero.hp.layers) == ((1,), (0,))
+    assert default.inputs != zero.inputs
+    assert settings(place, layers=0).layers == (0,)
+    with pytest.raises(ConfigError, match="layers = .* whole numbers"):
+        settings(place, layers=["x"])
+
+
+def test_a_model_without_files_has_those_for_any(place: Path) -> None:
+    """One command on a folder: named after the model, its layer and rate chosen for it."""
+    model = place / "tiny-qwen2"
+    more = {"output_dir": str(place / "out"), "seeds": [0], "max_new_tokens": 3, "n_train": 8, "n_held_out": 4,
+            "n_test": 3, "n_train_sweep": 4, "points": 15, "n_boot": 5, "judge": "none"}  # fmt: skip
+    chosen = grid_settings(str(model), more)
+    assert (chosen.model, chosen.model_label, Path(chosen.folder).name) == (str(model), "tiny-qwen2", "any")
+    assert grid_settings("smollm2", {}).model == "smollm2"
+    assert grid_settings("smollm2", {}).model_label == "smollm2-135m-instruct"
+    found = plan(chosen, ["warmth/split_lora", "warmth/diffmean_vector"])
+    assert len(found.tasks) == 2
+    assert run_tasks(found.tasks, 1, lambda text: None) == {}
+    for task in found.tasks:
+        assert (task.folder / "layer_1.safetensors").exists()
+    assert "tiny-qwen2" in write_outputs(chosen, found.tasks).markdown.read_text()
 
 
 def test_paper_data_without_a_folder_is_left_out_with_a_remedy(place: Path) -> None:

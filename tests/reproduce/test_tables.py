@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from easyedit_split.analysis.pareto import BUDGETS, front_at_budgets
-from easyedit_split.reproduce import tables as tables_module
 from easyedit_split.reproduce.aggregate import gain, grouped, over_seeds
 from easyedit_split.reproduce.ranking import place_sentence, place_table
 from easyedit_split.reproduce.strength import choose, choose_by_grid
@@ -87,11 +86,14 @@ def test_equal_values_share_their_place() -> None:
     assert table.markdown().count("**2.00**") == 2 * 4
 
 
-def test_table_2_has_the_baselines_only_and_fit_tables_no_vanilla() -> None:
-    found = grouped([result(m) for m in ("sft", "split")] + [result("vanilla", "")])
+def test_fit_tables_have_their_own_columns_and_no_vanilla() -> None:
+    fits = {"preference": 0.99, "preference, train": 0.9, "preference, test": -0.5, "utility, test": 0.25}
+    found = grouped([result(m, fits=fits) for m in ("sft", "split")] + [result("vanilla", "")])
     tables = {t.name: t for t in score_tables(found, "demo")}
-    assert set(tables["table2"].rows) == {("vanilla", ""), ("sft", "vector")}
-    assert set(tables["table5"].rows) == {("sft", "vector"), ("split", "vector")}
+    for name, first in (("table2", 0.9), ("table5", 0.99), ("table6", -0.5)):
+        assert set(tables[name].rows) == {("sft", "vector"), ("split", "vector")}
+        values = tables[name].rows["sft", "vector"]
+        assert values[0] is not None and values[0].mean == first
 
 
 def test_csv_has_full_precision_and_empty_cells_for_what_is_missing() -> None:
@@ -99,19 +101,20 @@ def test_csv_has_full_precision_and_empty_cells_for_what_is_missing() -> None:
     rows = list(csv.DictReader(io.StringIO({t.name: t for t in score_tables(found, "demo")}["table3"].csv())))
     assert float(rows[0]["concepts concept mean"]) == 1 / 3
     assert rows[1]["concepts concept mean"] == ""
-    assert rows[0]["concepts concept paper"] == ""
+    assert rows[0]["concepts concept paper, Gemma-2-9B"] == ""
 
 
-def test_a_number_of_the_paper_stands_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {("demo", "concepts", "split", "vector", "concept"): 1.25}
-    monkeypatch.setattr(tables_module, "PAPER", known)
-    assert "(paper 1.25)" in scores()["table3"].markdown()
-
-
-def test_no_number_of_the_paper_is_invented() -> None:
-    from easyedit_split.reproduce.paper import PAPER
-
-    assert PAPER == {}
+def test_numbers_of_the_paper_stand_beside_ours() -> None:
+    cell = {"dataset": "axbench", "concept_id": None, "method": "split", "form": "lora", "seed": 0}
+    found = grouped([{**result("split"), "cell": cell}])
+    for model, text in (
+        ("gemma-2-9b-it", "1.00 (paper 1.77)"),
+        ("smollm2-135m-instruct", "1.00 (paper, Gemma-2-9B 1.77; paper, Qwen2.5-7B 1.74)"),
+    ):
+        table = {t.name: t for t in score_tables(found, model)}["table3"]
+        assert text in table.markdown()
+    (row,) = csv.DictReader(io.StringIO(table.csv()))
+    assert (row["axbench concept paper, Gemma-2-9B"], row["axbench concept paper, Qwen2.5-7B"]) == ("1.775", "1.7375")
 
 
 def test_special_letters_do_not_break_latex_or_html() -> None:

@@ -10,7 +10,7 @@ from easyedit_split.easyedit.method_files import read_method_file
 from easyedit_split.easyedit.methods import METHODS
 from easyedit_split.errors import ConfigError
 from easyedit_split.settings.files import load_hparams
-from easyedit_split.settings.shipped import hparams_path, hparams_root
+from easyedit_split.settings.shipped import DEPTHS, hparams_path, hparams_root, made_for
 
 ROOT = hparams_root()
 FORMS = ("vector", "lora", "local_weight")
@@ -21,20 +21,48 @@ LAYERS = {
     "llama-3.1-8b-instruct": 16,
     "qwen2.5-0.5b-instruct": 12,
     "gemma-2-2b-it": 12,
+    "smollm2-135m-instruct": 14,
     "demo": 3,
 }
 DATASETS = ("psychopathy", "powerseeking", "axbench")
-FILES = [
-    (model, dataset, name)
-    for model in LAYERS
-    for dataset in (("reviews", "traits", "concepts") if model == "demo" else DATASETS)
-    for name in NAMES
-]
+OWN_DATASETS = {"demo": ("reviews", "traits", "concepts"), "smollm2-135m-instruct": (*DATASETS, "warmth")}
+FILES = [(model, dataset, name) for model in LAYERS for dataset in OWN_DATASETS.get(model, DATASETS) for name in NAMES]
+ANY_FILES = [("any", dataset, name) for dataset in (*DATASETS, "warmth") for name in NAMES]
 
 
 def test_no_other_file_ships() -> None:
-    expected = {ROOT / model / dataset / f"{name}.yaml" for model, dataset, name in FILES}
+    expected = {ROOT / model / dataset / f"{name}.yaml" for model, dataset, name in (*FILES, *ANY_FILES)}
     assert set(ROOT.rglob("*.yaml")) == expected
+
+
+@pytest.mark.parametrize(("model", "dataset", "name"), ANY_FILES)
+def test_a_file_for_any_model_names_no_layer_and_no_rate(model: str, dataset: str, name: str) -> None:
+    path = hparams_path(f"{model}/{dataset}/{name}")
+    hp, (method, _, form) = load_hparams(path), name.partition("_")
+    assert hp.alg_name == (method if method == "split" else f"unified_{method}")
+    assert (hp.layers, hp.layer_share, hp.intervention_method) == ((), 0.5, form)
+    assert (hp.step_share is None) == (method == "diffmean")
+    assert load_hparams(path, overrides={"layers": [3], "lr": 0.5}).step_share is None
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "any"])
+@pytest.mark.parametrize("dataset", [*DATASETS, "warmth"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_method_has_the_same_updates_there(model: str, dataset: str, form: str) -> None:
+    found = {
+        (hp.batch_size, hp.gradient_accumulation_steps, hp.n_epochs, hp.lr, hp.step_share, hp.steering_factors)
+        for method in ("split", "sft", "reps")
+        for hp in [load_hparams(hparams_path(f"{model}/{dataset}/{method}_{form}"))]
+    }
+    assert len(found) == 1
+
+
+def test_depths_are_known_for_every_folder() -> None:
+    assert set(DEPTHS) == {path.name for path in ROOT.iterdir() if path.is_dir()} - {"any", "__pycache__"}
+    for model, layer in LAYERS.items():
+        assert made_for(f"hparams/{model}/x/split_lora.yaml") == (model, DEPTHS[model])
+        assert layer < DEPTHS[model]
+    assert made_for("runs/mine.yaml") is None
 
 
 @pytest.mark.parametrize(("model", "dataset", "name"), FILES)

@@ -68,6 +68,19 @@ def test_layers_command(folder: Path, capsys: Any) -> None:
     assert (folder / "out" / "layers.csv").is_file()
 
 
+def test_the_command_tries_the_layers_named_there_not_the_files(folder: Path, capsys: Any) -> None:
+    (folder / "one.yaml").write_text("alg_name: unified_diffmean\nlayers: [0]\n")
+    named = [f"model_name_or_path={folder / 'tiny-qwen2'}", f"output_dir={folder / 'out'}"]
+    data = f"train_data={folder / 'pairs.jsonl'}"
+
+    def tried(*more: str) -> list[str]:
+        assert main(["layers", str(folder / "one.yaml"), data, *named, *more]) == 0
+        return [r["layer"] for r in csv.DictReader((folder / "out" / "layers.csv").read_text().splitlines())]
+
+    assert tried() == ["0", "1"]
+    assert tried("layers=[1]", "--points", "15") == ["1"]
+
+
 def test_evaluate_command_without_a_judge_and_with_one(
     folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

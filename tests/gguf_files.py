@@ -1,0 +1,74 @@
+"""Tiny GGUF files of models, written for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFWriter
+from gguf.quants import quantize
+from tiny import TEMPLATE, tiny_model, tiny_tokenizer
+
+# names of a Qwen2 block's tensors in GGUF; none of them is permuted
+_BLOCK = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+_OUTER = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+          "lm_head.weight": "output.weight"}  # fmt: skip
+
+
+def gguf_name(name: str) -> str:
+    """The name of a Qwen2 parameter in GGUF."""
+    if name in _OUTER:
+        return _OUTER[name]
+    _, _, layer, rest = name.split(".", 3)
+    path, _, kind = rest.rpartition(".")
+    return f"blk.{layer}.{_BLOCK[path]}.{kind}"
+
+
+def write_gguf(
+    path: Path, *, architecture: str = "qwen2", tokens: bool = True, chat: bool = True, parts: int = 1,
+    quantised: bool = False,
+) -> Any:  # fmt: skip
+    """Write the tiny Qwen2 model as GGUF; returns the model. `quantised`: square matrices in Q8_0, the rest in F32."""
+    model = tiny_model("qwen2")
+    config, writer = model.config, GGUFWriter(path, architecture)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(256)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(8)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
+    writer.add_vocab_size(config.vocab_size)
+    if parts > 1:
+        writer.add_uint16("split.count", parts)
+    if tokens:
+        vocabulary = tiny_tokenizer().get_vocab()
+        writer.add_tokenizer_model("gpt2")
+        listed = [t for t, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+        listed[256] = "ab"  # one merge: transformers reads no tokenizer without any
+        writer.add_token_list(listed)
+        writer.add_token_types([3 if i > 256 else 1 for i in range(len(listed))])
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(257)
+        writer.add_eos_token_id(258)
+        if chat:
+            writer.add_chat_template(TEMPLATE)
+    for name, tensor in model.state_dict().items():
+        values = tensor.numpy().astype(np.float32)
+        if quantised and values.shape == (32, 32):
+            kind = GGMLQuantizationType.Q8_0
+            writer.add_tensor(gguf_name(name), quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(gguf_name(name), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model
