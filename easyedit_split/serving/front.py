@@ -13,6 +13,21 @@ from .catalogue import Catalogue, catalogue_of
 from .request import FIELD, RESOLVED, check_fields, is_asked, resolve
 
 
+def config(before: Any) -> Any:
+    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from .fit import check_engine, check_model
+
+        made = before(self, *args, **kwargs)
+        catalogue = catalogue_of(made)
+        if catalogue is not None:
+            check_engine(made)
+            for served in catalogue.entries:
+                check_model(served, made.model_config.hf_config)
+        return made
+
+    return create_engine_config
+
+
 def request(before: Any) -> Any:
     from vllm.exceptions import VLLMValidationError
 

@@ -51,6 +51,7 @@ class Hook:
             setattr(owner, name, after)
 
 
+CONFIG = Hook("vllm.engine.arg_utils:EngineArgs.create_engine_config", ("self", "usage_context"))
 LOAD = Hook(
     "vllm.model_executor.model_loader.base_loader:BaseModelLoader.load_model",
     ("self", "vllm_config", "model_config", "prefix"),
@@ -78,7 +79,7 @@ STEP_V2 = Hook(
 ADD_V2 = Hook("vllm.v1.worker.gpu.model_runner:GPUModelRunner.add_requests", ("self", "scheduler_output"))
 REMOVE_V2 = Hook("vllm.v1.worker.gpu.model_runner:GPUModelRunner._remove_request", ("self", "req_id"))
 
-EVERYWHERE = (LOAD, REQUEST, ENGINE, PREFIX, STEP, FORWARD, APP, MODELS, MODEL_NAME)
+EVERYWHERE = (CONFIG, LOAD, REQUEST, ENGINE, PREFIX, STEP, FORWARD, APP, MODELS, MODEL_NAME)
 SECOND_RUNNER = (STEP_V2, ADD_V2, REMOVE_V2)
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def serve(artifacts: Sequence[str], model: str, options: Sequence[str]) -> int:
     """
     check_installed()
     catalogue = Catalogue.read(artifacts)
+    _check_free(options)
     name, dtype = _model(model, catalogue)
     command = _command(name, dtype, catalogue, options)
     with tempfile.TemporaryDirectory(prefix="easyedit-split-") as folder:
@@ -164,6 +166,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _check_free(options: Sequence[str]) -> None:
+    port = _option(options, "--port", "8000")
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"--port {port} is no port: give a number from 1 to 65535")
+    try:
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=1):
+            pass
+    except OSError:
+        return
+    raise ConfigError(f"port {port} is taken by another program: choose another with --port")
 
 
 def _address(options: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ def register() -> None:
         _LOG.warning("%s", error)
         _refuse_artifacts(error)
         return
+    internals.CONFIG.wrap(front.config)
     internals.LOAD.wrap(engine.load)
     internals.REQUEST.wrap(front.request)
     internals.ENGINE.wrap(engine.engine)

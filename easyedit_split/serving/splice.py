@@ -10,11 +10,10 @@ import torch
 from torch import nn
 from vllm.config import ModelConfig, VllmConfig
 
-from ..errors import ConfigError
 from ..models.guards import random_state_kept
 from .catalogue import Catalogue, Served
 from .dial import ATTRIBUTE, Added, Dial, Steering, apply_steered, block_steered
-from .fit import check_model
+from .fit import check_engine, check_model
 from .places import Place, find_place
 from .strengths import Strengths
 
@@ -65,23 +64,6 @@ def _put_on(module: nn.Module, dial: Dial) -> Dial:
         steered.apply = functools.partial(apply_steered, method.apply, dial.number)
         module.quant_method = steered
     return dial
-
-
-def check_engine(config: VllmConfig) -> None:
-    """Raise `ConfigError` where the engine would read a steered prefix as an unsteered one, or see other tokens than
-    those that were filled."""
-    parallel = config.parallel_config
-    unsupported = {
-        "speculative decoding": config.speculative_config is not None,
-        "pooling models": config.model_config.runner_type != "generate",
-        "KV transfer": config.kv_transfer_config is not None,
-        "dual batch overlap": parallel.use_ubatching,
-        "fast prefill": config.cache_config.kv_sharing_fast_prefill,
-        "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
-    }
-    for name, is_on in unsupported.items():
-        if is_on:
-            raise ConfigError(f"steering does not work with {name} in vLLM: switch it off, or serve without artifacts")
 
 
 def _most_tokens(config: VllmConfig) -> int:

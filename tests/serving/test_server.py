@@ -278,6 +278,10 @@ def test_what_cannot_be_served_is_one_sentence(folder: Path, tmp_path: Path) -> 
 
     lora = str(folder / "lora")
     assert "does not hold an artifact" in said(str(tmp_path), "--model", "demo")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert "is taken by another program" in said(lora, "--model", "demo", "--port", port)
+    assert "is no port" in said(lora, "--model", "demo", "--port=x")
     assert "is set by serve itself" in said(lora, "--model", "demo", "--additional-config", "{}")
     (tmp_path / "other").mkdir()
     config = {"model_type": "llama", "hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 3}
