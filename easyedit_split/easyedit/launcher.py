@@ -53,10 +53,8 @@ def main(argv: Sequence[str]) -> int:
 def _run(script: Path, debug: bool) -> None:
     try:
         runpy.run_path(str(script), run_name="__main__")
-    except SteeringError:
-        raise
     except Exception as error:
-        if debug:
+        if debug or isinstance(error, SteeringError):
             raise
         raise HostError(in_words(error, script.name)) from error
 

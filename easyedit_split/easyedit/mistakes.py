@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from ..errors import nearest
+from ..errors import SteeringError, nearest
 
 
 def in_words(error: BaseException, script: str) -> str:
     """The sentence for an error that left `script`: what was wrong, and what to do about it."""
+    if isinstance(error, SteeringError):
+        return str(error)
     for frame in reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)]):
         for explain in (_data_set, _model, _vector, _method_file):
             sentence = explain(error, frame)

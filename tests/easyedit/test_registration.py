@@ -225,6 +225,14 @@ def test_programs_that_a_script_starts_are_registered_too(
     assert capfd.readouterr().out == "own sitecustomize\nTrue\n"
     assert os.environ["PYTHONPATH"] == before
 
+    with (root / "child.py").open("a", encoding="utf-8") as file:
+        file.write("raise ValueError('oops')\n")
+    with pytest.raises(HostError, match="script.py stopped with CalledProcessError"):
+        launcher.main(["script.py"])
+    said = capfd.readouterr().err.splitlines()
+    assert said[0].startswith("Traceback") and said[-2] == "ValueError: oops"
+    assert said[-1].startswith("easyedit-split: child.py stopped with ValueError in ")
+
 
 def test_an_error_of_a_script_is_a_sentence(host: Callable[[str], Path]) -> None:
     script = host("lazy") / "script.py"

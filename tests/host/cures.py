@@ -60,7 +60,8 @@ IMPORTS = """
 import steer.utils.alg_dict as registry
 from steer.vector_generators.vector_generators import BaseVectorGenerator
 from steer.vector_appliers.vector_applier import BaseVectorApplier
-print(len(registry.METHODS_CLASS_DICT), "methods")
+own = "caa lm_steer merge_vector prompt reps sae_feature sft spilt sta vector_prompt".split()
+print(sum(name in registry.METHODS_CLASS_DICT for name in own), "methods")
 """
 
 CALLS = """
@@ -72,13 +73,13 @@ for phases in registry.METHODS_CLASS_DICT.values():
         except TypeError as error:
             assert "missing" in str(error), error
         except ModuleNotFoundError as error:
-            assert error.name == "sae_lens", error
+            assert error.name.startswith("sae_lens"), error
 """
 
 
 def test_registry_imports() -> None:
     done = plain_python(IMPORTS)
-    measured("import of the registry", (done.stdout + done.stderr).strip().split("\n")[-1])
+    measured("import of the registry", (done.stdout + done.stderr).strip().split("\n")[-1].split(" (")[0])
     assert done.returncode == 0 and "10 methods" in done.stdout, done.stderr
 
 
