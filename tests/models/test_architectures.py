@@ -265,3 +265,15 @@ def test_the_norm_behind_the_feed_forward(kind: str, norm: str | None) -> None:
 def test_experts_are_refused_with_what_can_be_steered_instead(kind: str, offered: str) -> None:
     with pytest.raises(SiteError, match=f"each token passes a few of them: steer .*{offered}"):
         resolve_site(family_model(kind), Site(1))
+
+
+@pytest.mark.parametrize("component", ["residual", "mlp.down_proj"])
+def test_a_rule_of_positions_holds_where_the_model_calls_its_decoder_by_a_way_of_its_own(component: str) -> None:
+    """OPT's language model calls `model.decoder`, and its feed-forward sees all tokens in one row."""
+    model, tokens = family_model("opt"), torch.tensor([[5, 9, 7], [4, 8, 6]])
+    with torch.no_grad():
+        plain = model(input_ids=tokens, use_cache=False).logits
+        with noisy(model, "vector", component, positions="answer").attach(model, torch.tensor([2.0, 0.0])):
+            steered = model(input_ids=tokens, use_cache=False).logits
+    moved = (steered - plain).abs().amax(-1) > 1e-4
+    assert moved.tolist() == [[False, False, True], [False, False, False]]
