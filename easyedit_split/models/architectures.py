@@ -239,11 +239,6 @@ def module_names(component: str) -> tuple[str, ...]:
     return tuple(known) or (component,)
 
 
-def fused_names(component: str) -> tuple[str, ...]:
-    """Every fused module that holds the component in some family."""
-    return tuple(dict.fromkeys(n for a in ARCHITECTURES for n, f in a.fused.items() if component in f.components))
-
-
 def fused_modules(component: str, model_type: str) -> dict[str, Fused]:
     """The modules of this family that hold the component among others: only its own, for how rows are shared out
     differs between families that use one name."""
