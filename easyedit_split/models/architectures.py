@@ -20,7 +20,6 @@ from .fused import (
     falcon_heads,
     grouped_heads,
     interleaved_heads,
-    low_rank_values,
     one_key_head,
 )
 
@@ -64,7 +63,6 @@ _SEPARATE = {**_GATED, **_attention("self_attn")}
 _OUTPUTS = {"mlp.down_proj": "mlp.down_proj", "self_attn.o_proj": "self_attn.o_proj"}
 _LOW_RANK = {"self_attn.q_proj": "self_attn.q_b_proj", "self_attn.o_proj": "self_attn.o_proj"}
 _GATE_UP = {"mlp.gate_up_proj": Fused(GATE_UP, equal_parts(2))}
-_KV_B = {"self_attn.kv_b_proj": Fused(("self_attn.v_proj",), low_rank_values)}
 _NEOX = _feed_forward("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 
 
@@ -92,7 +90,7 @@ ARCHITECTURES = (
         ("granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "granite_swa", "granitemoe_swa", "minicpm3"),
         "model.layers",
         {**_SEPARATE, "mlp.shared_expert.down_proj": "shared_mlp.output_linear"},
-        {"shared_mlp.input_linear": Fused(SHARED_EXPERT[:2], equal_parts(2)), **_KV_B},
+        {"shared_mlp.input_linear": Fused(SHARED_EXPERT[:2], equal_parts(2))},
         logits_scale=_divided,
     ),
     Architecture(
@@ -213,7 +211,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "axk1", "youtu", "kimi_linear"),
-        "model.layers", {**_GATED, **_LOW_RANK, **_shared_expert("mlp.shared_experts")}, _KV_B,
+        "model.layers", {**_GATED, **_LOW_RANK, **_shared_expert("mlp.shared_experts")},
     ),
 )  # fmt: skip
 

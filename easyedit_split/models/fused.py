@@ -56,8 +56,3 @@ def one_key_head(rows: Tensor, config: Any) -> tuple[Tensor, ...]:
         return interleaved_heads(rows, config)
     width = config.hidden_size // config.num_attention_heads
     return rows.split([config.hidden_size, width, width])
-
-
-def low_rank_values(rows: Tensor, config: Any) -> tuple[Tensor, ...]:
-    """`(heads, [key without its rotated part, value])`: the value rows."""
-    return (rows.view(config.num_attention_heads, -1)[:, config.qk_nope_head_dim :].flatten(),)

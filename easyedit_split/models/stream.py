@@ -39,10 +39,12 @@ def passes_unchanged(model: Any, layer: int, module: nn.Module) -> bool:
     the residual stream, or a hook elsewhere in the block is found that way.
     """
     plain = _block_output(model, layer)
+    if plain.ndim != 3:  # several streams, which no map's output is added to as it is
+        return False
     noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)).to(plain) * plain.std()
 
     def disturb(module: nn.Module, args: Any, output: Any) -> Any:
-        return output if isinstance(output, tuple) else output + noise.to(output.device)
+        return output + noise.to(output.device).view(output.shape) if isinstance(output, Tensor) else output
 
     hook = module.register_forward_hook(disturb)
     try:
@@ -59,7 +61,7 @@ def _block_output(model: Any, layer: int) -> Tensor:
     found: list[Tensor] = []
 
     def reached(module: nn.Module, args: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+        found.append(output if isinstance(output, Tensor) else output[0])
         raise _Reached
 
     hook = decoder_layers(model)[layer].register_forward_hook(reached)
