@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="pairs: a file (.jsonl, .json, .csv, .parquet)")
     parser.add_argument("--train", metavar="FILE", help="training pairs, in which those of FILE should not be found")
     parser.add_argument(
-        "--tokens", action="store_true", help="token lengths against the context (set model_name_or_path=FOLDER)"
+        "--tokens",
+        action="store_true",
+        help="token lengths against the context (set model_name_or_path; only its tokenizer is loaded)",
     )
     parser.add_argument(
         "--losses", action="store_true", help="pairs already won by 20 nats, or hopeless (set model_name_or_path)"
@@ -43,7 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     training = _flat(load_pairs(arguments.train)) if arguments.train else []
     of_pairs = lint(pairs, training)
     if arguments.tokens or arguments.losses:
-        of_pairs += _with_model(hp, pairs, arguments.losses)
+        of_tokens = _of_tokens(hp, pairs)
+        of_pairs += of_tokens
+        if arguments.losses:
+            of_pairs += _of_losses(hp, pairs, {i for f in of_tokens for i in f.rows})
     places = [place for place, _ in rows]
     table = [
         [f.check, len(f.rows), f"{len(f.rows) / len(rows):.0%}", _shown(f, places, which), f.remedy]
@@ -70,22 +76,38 @@ def _flat(pairs: Any) -> list[PreferencePair]:
     return pairs if isinstance(pairs, list) else [pair for group in pairs.values() for pair in group]
 
 
-def _with_model(hp: Hyperparameters, pairs: Sequence[PreferencePair], losses: bool) -> list[Finding]:
-    from ..data.lint import lint_losses, lint_tokens
+def _of_tokens(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> list[Finding]:
+    """With the tokenizer and the model's config alone."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from ..data.lint import lint_tokens
     from ..data.tokens import Encoder
-    from ..models.parts import context_length
+    from ..demo import model_path
+
+    name = str(model_path()) if hp.model_name_or_path == "demo" else str(hp.model_name_or_path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        config: Any = AutoConfig.from_pretrained(name).get_text_config()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"the tokenizer of {name!r} cannot be loaded ({reason}): give a model folder") from None
+    context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return lint_tokens(pairs, Encoder(tokenizer, hp.use_chat_template, hp.system_prompt), context)
+
+
+def _of_losses(hp: Hyperparameters, pairs: Sequence[PreferencePair], bad: set[int]) -> list[Finding]:
+    """Of the pairs that fit the model: `bad` are those that do not."""
+    from ..data.lint import lint_losses
     from ..sweeps.run import sweep
 
-    model, tokenizer = load(hp)
-    found = lint_tokens(pairs, Encoder(tokenizer, hp.use_chat_template, hp.system_prompt), context_length(model))
-    bad = {i for f in found for i in f.rows}
+    if hp.system_prompt:
+        raise ConfigError("--losses puts the questions without a system prompt: leave system_prompt out")
     kept = [i for i in range(len(pairs)) if i not in bad]
-    if not losses or not kept:
-        return found
-    table = sweep(model, tokenizer, [pairs[i] for i in kept], None, [0.0], "sum", chat=hp.use_chat_template,
-                  progress=True)  # fmt: skip
+    if not kept:
+        return []
+    model, tokenizer = load(hp)
+    asked = [pairs[i] for i in kept]
+    table = sweep(model, tokenizer, asked, None, [0.0], "sum", chat=hp.use_chat_template, progress=True)
     words = model.get_input_embeddings().weight.shape[0]
-    of_losses = lint_losses(table.loss_pos[0].tolist(), table.loss_neg[0].tolist(), table.tokens_pos.tolist(), words)
-    from dataclasses import replace
-
-    return found + [replace(f, rows=tuple(kept[i] for i in f.rows)) for f in of_losses]
+    found = lint_losses(table.loss_pos[0].tolist(), table.loss_neg[0].tolist(), table.tokens_pos.tolist(), words)
+    return [replace(f, rows=tuple(kept[i] for i in f.rows)) for f in found]
