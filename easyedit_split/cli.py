@@ -22,11 +22,15 @@ COMMANDS = {
     "evaluate": "score generations: accuracy, judge, utility without a judge",
     "reproduce": "run the paper's comparison over models, data sets, objectives and forms",
     "tune": "search a method's settings on held-out training pairs",
+    "lint": "find what is wrong with pairs before anything is trained on them",
+    "import": "read a vector or adapter that another program made",
+    "check": "test that a vector steers: an exit status for a gain within a budget",
     "layers": "find the layer to steer",
     "export": "carry a change elsewhere: Hugging Face checkpoint, PEFT, EasyEdit, GGUF",
     "serve": "serve changes with vLLM, a strength for each request",
     "doctor": "say what is installed, what is missing and how to get it",
 }
+_MODULES = {"import": "import_"}  # command -> module, where its own name is a word of Python's
 _RUN = "run a script of EasyEdit with this package's methods registered"
 
 
@@ -99,7 +103,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == chosen:
-            module = importlib.import_module(f".commands.{name}", __package__)
+            module = importlib.import_module(f".commands.{_MODULES.get(name, name)}", __package__)
             module.options(command)
             command.set_defaults(run=module.run)
     commands.add_parser("run", help=_RUN)

@@ -1,4 +1,7 @@
-"""Changes as vectors in the space of `(dW, db)`: scaled, added, compared."""
+"""Changes as vectors in the space of `(dW, db)`: scaled, added, compared.
+
+What comes out is another change, and keeps no strength that was found for an old one.
+"""
 
 from __future__ import annotations
 
@@ -133,4 +136,4 @@ def _with(artifact: C, form: str, tensors: dict[str, Tensor], origin: dict[str, 
     if not all(bool(t.isfinite().all()) for t in tensors.values()):
         raise ConfigError("the result is not finite in float32: use a smaller factor")
     delta = from_tensors(form, tensors).requires_grad_(False)
-    return dataclasses.replace(artifact, delta=delta, origin=origin)  # type: ignore[type-var]
+    return dataclasses.replace(artifact, delta=delta, origin=origin, calibration=None)  # type: ignore[type-var]

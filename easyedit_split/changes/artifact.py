@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..models.sites import ResolvedSite, Site, resolve_site
 from ..storage.files import checksum, read_tensors, write_bytes, write_tensors
 from . import arithmetic
 from .attach import Handle, Strength, attach, check_fit
+from .calibration import Calibration
 from .forms import LinearDelta, from_tensors
 from .merge import Merge, merge
 from .positions import Positions
@@ -37,7 +39,8 @@ class SteeringArtifact:
     """A trained change: `delta` at `site`, steering the token `positions` it was trained on.
 
     `model` describes the base model (`describe_model`), `origin` how the change was made (objective, settings,
-    concept, versions). Both are stored and neither is needed to use the change.
+    concept, versions). Both are stored and neither is needed to use the change. `calibration` is the strength that was
+    found for it, used where none is said; None where none was kept.
     """
 
     delta: LinearDelta
@@ -45,6 +48,7 @@ class SteeringArtifact:
     positions: Positions = Positions()
     model: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def form(self) -> str:
@@ -61,14 +65,17 @@ class SteeringArtifact:
     ) -> Handle:
         """Steer `model` with strength `m` until the returned handle is removed (it is a context manager).
 
+        Without a strength the one in `calibration` is used, and a warning says which.
+
         Args:
             any_model: accept other weights than those the change was made for.
 
         Raises:
             ArtifactError: the model is another one (see `check_model`).
-            ConfigError: a strength that is not finite, or not a number or `(B,)`.
+            ConfigError: a strength that is not finite, or not a number or `(B,)`; or none given and none kept.
         """
-        return attach(model, self.delta, self.resolve(model, any_model), m, m1=m1, m2=m2, positions=self.positions)
+        site, strength = self.resolve(model, any_model), self._strength(m, m1, m2, any_model)
+        return attach(model, self.delta, site, m1=strength.m1, m2=strength.m2, positions=self.positions)
 
     def merge(
         self,
@@ -81,12 +88,39 @@ class SteeringArtifact:
     ) -> Merge:
         """Write the change into `model`'s weights; `.undo()` of the result restores them bit for bit.
 
+        Without a strength the one in `calibration` is used, as in `attach`.
+
         Raises:
             ArtifactError: the model is another one (see `check_model`).
+            ConfigError: a strength that is not finite; or none given and none kept.
             NotMergeableError: the change cannot be written into the weights; the message says what to do instead.
         """
         site = self.resolve(model, any_model)
-        return merge(model, self.delta, site, self.positions, Strength(m, m1=m1, m2=m2))
+        return merge(model, self.delta, site, self.positions, self._strength(m, m1, m2, any_model))
+
+    def kept_strength(self) -> Calibration:
+        """The calibration, to be used where no strength was said.
+
+        Raises:
+            ConfigError: there is none, or it is not reliable.
+        """
+        if self.calibration is None:
+            raise ConfigError(
+                "no strength given, and the change keeps none: pass m, or m1 and m2, or keep one with fit --write"
+            )
+        if not self.calibration.reliable:
+            raise ConfigError(
+                f"no strength given, and the one that the change keeps ({self.calibration}) is not reliable: pass m "
+                f"({self.calibration.reason})"
+            )
+        return self.calibration
+
+    def _strength(self, m: Any, m1: Any, m2: Any, any_model: bool) -> Strength:
+        if not (m is None and m1 is None and m2 is None):
+            return Strength(m, m1=m1, m2=m2)
+        kept = (self.for_any_model() if any_model else self).kept_strength()
+        warnings.warn(f"no strength given: {kept}", stacklevel=3)
+        return Strength(m1=kept.m1, m2=kept.m2)
 
     def resolve(self, model: CausalLM, any_model: bool = False) -> ResolvedSite:
         """The site in `model`, after checking that the change was made for it (`check_model`)."""
@@ -96,8 +130,8 @@ class SteeringArtifact:
         return resolved
 
     def for_any_model(self) -> SteeringArtifact:
-        """The same change, to be used with other weights than those it was made for."""
-        return replace(self, model={k: v for k, v in self.model.items() if k != "weights"})
+        """The same change, to be used with other weights than those it was made for, on which nothing was measured."""
+        return replace(self, model={k: v for k, v in self.model.items() if k != "weights"}, calibration=None)
 
     def save(self, folder: str | Path) -> Path:
         """Write into `folder`, atomically; returns the path of the safetensors file."""
@@ -107,6 +141,8 @@ class SteeringArtifact:
             "format_version": FORMAT_VERSION, "form": self.form, "site": asdict(self.site),
             "positions": asdict(self.positions), "model": self.model, "origin": self.origin, "id": self.id,
         }  # fmt: skip
+        if self.calibration is not None:
+            header["calibration"] = self.calibration.as_json()
         if not self.acts_at_block_output:
             with suppress(OSError):  # then the file below cannot be written either
                 path.with_suffix(".pt").unlink(missing_ok=True)  # of the change that is replaced
@@ -147,9 +183,11 @@ class SteeringArtifact:
             if not isinstance(positions.prefix, int):
                 raise ConfigError(f"its positions are {header['positions']!r}")
             model, origin = dict(header["model"]), dict(header["origin"])
+            kept = header.get("calibration")
+            calibration = None if kept is None else Calibration.from_json(kept)
         except (KeyError, TypeError, ValueError, SteeringError) as error:
             raise ArtifactError(f"{file} is broken ({error}): write it again") from None
-        return cls(delta.requires_grad_(False), site, positions, model, origin)
+        return cls(delta.requires_grad_(False), site, positions, model, origin, calibration)
 
     def scaled(self, factor: float) -> SteeringArtifact:
         """The change times `factor`; see `arithmetic.scaled`."""

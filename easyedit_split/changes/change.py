@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..models.sites import ResolvedSite, Site
+from .calibration import Calibration
 from .forms import LinearDelta
 from .positions import Positions
 
@@ -22,6 +23,8 @@ class Change(Protocol):
     def model(self) -> dict[str, Any]: ...
     @property
     def origin(self) -> dict[str, Any]: ...
+    @property
+    def calibration(self) -> Calibration | None: ...
     @property
     def form(self) -> str: ...
     @property

@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,10 @@ from ..settings.files import flatten_sections, hyperparameters, read_yaml
 from ..settings.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
+    from ..analysis.pipeline import Analysis
     from ..changes.artifact import SteeringArtifact
+    from ..changes.calibration import Calibration
+    from ..sweeps.table import SweepTable
 
 FAR = 10.0  # times the largest trained factor
 
@@ -122,6 +126,47 @@ def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> 
 
     artifact = SteeringArtifact.load(folder, hp.layers[0] if len(hp.layers) == 1 else None)
     return artifact.for_any_model() if any_model else artifact
+
+
+def own_strength(artifact: SteeringArtifact, folder: Path) -> Calibration | None:
+    """What is used where no strength was said, after saying so: what the change in `folder` keeps, or what the sweep
+    beside it recommends; None, for 1, where neither says one.
+
+    Raises:
+        ConfigError: what they say is not reliable. ArtifactError: see `calibrate.find_calibration`.
+    """
+    from ..calibrate import find_calibration
+
+    found, _ = find_calibration(artifact, folder if folder.is_dir() else folder.parent)
+    kept = replace(artifact, calibration=found).kept_strength() if found else None
+    said = kept or "the change keeps no strength, so m = 1: sweep it and use fit --write, or give -m"
+    print(f"note: no strength given: {said}")
+    return kept
+
+
+def calibration_options(parser: argparse.ArgumentParser) -> None:
+    """`--write`."""
+    parser.add_argument(
+        "--write", action="store_true",
+        help="keep the recommended strength in the swept change: generate, attach, export and serve use it by default",
+    )  # fmt: skip
+
+
+def keep_strength(folder: Path, table: SweepTable, analysis: Analysis, name: str) -> bool:
+    """`--write` for one sweep; whether there was a strength to keep."""
+    from ..calibrate import write_calibration
+    from ..errors import FitError
+    from ..storage.locks import folder_lock
+
+    try:
+        with folder_lock(folder):
+            path, kept = write_calibration(folder, table, analysis)
+    except FitError as error:
+        print(f"{name}: nothing written, because {error}")
+        return False
+    unused = "" if kept.reliable else "; not reliable, so it is not used where no strength is given"
+    print(f"{name}: {kept} -> {path}{unused}")
+    return True
 
 
 def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[float]) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import any_model_option, hparams_options, load, load_artifact, settings
+from .common import any_model_option, hparams_options, load, load_artifact, own_strength, settings
 
 if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--to", required=True, choices=_TARGETS, help="; ".join(f"{k}: {v}" for k, v in _TARGETS.items())
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="the new folder (gguf: the file)")
-    parser.add_argument("-m", type=float, default=1.0, metavar="M", help="strength (default 1)")
+    parser.add_argument("-m", type=float, metavar="M", help="strength (default: the one that the change keeps)")
     parser.add_argument("--without-db", action="store_true", help="leave db out (m2 = 0)")
     parser.add_argument("--rank", type=int, metavar="R", help="peft, local weight: the rank")
     parser.add_argument("--energy", type=float, metavar="E", help="peft, local weight: the share of |dW|^2 to keep")
@@ -39,9 +39,20 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     hp = settings(arguments)
     artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
+    if arguments.m is None:
+        arguments.m = _own_strength(arguments, artifact)
     write = {"hf": _hf, "peft": _peft, "gguf": _gguf, "easyedit": _easyedit}[arguments.to]
     print(write(arguments, hp, artifact))
     return 0
+
+
+def _own_strength(arguments: argparse.Namespace, artifact: SteeringArtifact) -> float:
+    from ..errors import ConfigError
+
+    kept = own_strength(artifact, Path(arguments.artifact))
+    if kept and arguments.without_db:
+        raise ConfigError(f"{kept}: that is with db, and --without-db leaves it out; give -m")
+    return kept.m if kept else 1.0
 
 
 def _hf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import print_table
+from ..errors import ConfigError
+from .common import calibration_options, keep_strength, print_table
 
 if TYPE_CHECKING:
     from ..sweeps.table import SweepTable
@@ -17,6 +18,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
     parser.add_argument("--reduction", choices=("sum", "mean"), help="of the losses (default: as stored)")
     parser.add_argument("--plot", metavar="STEM", help="write STEM.png and STEM.svg")
+    calibration_options(parser)
+    parser.add_argument(
+        "--artifact", metavar="DIR", help="where the change is that --write writes to (default: beside)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,7 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n" + "\n".join([found.advice, *found.remarks]) + "\n")
     if arguments.plot:
         print("figure: " + ", ".join(map(str, save_figure(plot_curves(analyses), arguments.plot))))
-    return 0
+    if not arguments.write:
+        return 0
+    folders = {name: Path(arguments.artifact or _folder(name)) for name in tables}
+    if len(set(folders.values())) < len(folders):
+        raise ConfigError(
+            f"{len(tables)} sweeps of one folder ({', '.join(tables)}): name the one to keep a strength of"
+        )
+    written = [keep_strength(folders[name], tables[name], found, name) for name, found in analyses.items()]
+    return 0 if all(written) else 1
+
+
+def _folder(sweep: str) -> Path:
+    return Path(sweep) if Path(sweep).is_dir() else Path(sweep).parent
 
 
 def _named(given: str, tables: dict[Path, SweepTable]) -> dict[str, SweepTable]:

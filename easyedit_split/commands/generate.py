@@ -6,12 +6,18 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from .common import any_model_option, far_strengths, hparams_options, load, load_artifact, settings
+from .common import any_model_option, far_strengths, hparams_options, load, load_artifact, own_strength, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", metavar="DIR", help="steer with the change in this folder")
-    parser.add_argument("-m", type=float, action="append", metavar="M", help="strength; several are shown in turn")
+    parser.add_argument(
+        "-m",
+        type=float,
+        action="append",
+        metavar="M",
+        help="strength; several are shown in turn; without it, multipliers, or the one that the change keeps",
+    )
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a question; may be repeated")
     parser.add_argument("--prompts", metavar="FILE", help="a text file, one question a line")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
@@ -27,18 +33,23 @@ def run(arguments: argparse.Namespace) -> int:
     hp = settings(arguments)
     prompts = _prompts(arguments)
     artifact = load_artifact(arguments.artifact, hp, arguments.any_model) if arguments.artifact else None
-    strengths = arguments.m or list(hp.multipliers) if artifact else [0.0]
+    strengths = [(m, m) for m in arguments.m or hp.multipliers]
     if artifact:
-        for note in far_strengths(Path(arguments.artifact), artifact, strengths):
+        folder = Path(arguments.artifact)
+        if not strengths:
+            kept = own_strength(artifact, folder)
+            strengths = [(kept.m1, kept.m2) if kept else (1.0, 1.0)]
+        for note in far_strengths(folder, artifact, sorted({m for both in strengths for m in both})):
             print(f"note: {note}")
     model, tokenizer = load(hp)
-    for m in strengths:
-        attached = artifact.attach(model, m) if artifact else contextlib.nullcontext()
+    for m1, m2 in strengths if artifact else [(0.0, 0.0)]:
+        attached = artifact.attach(model, m1=m1, m2=m2) if artifact else contextlib.nullcontext()
         shared = {
             "max_new_tokens": hp.max_new_tokens, "temperature": arguments.temperature, "seed": hp.seed,
             "chat": hp.use_chat_template, "system_prompt": hp.system_prompt,
         }  # fmt: skip
-        print(f"# m = {m:g}" if artifact else "# unsteered")
+        steered = f"# m = {m1:g}" if m1 == m2 else f"# m1 = {m1:g}, m2 = {m2:g}"
+        print(steered if artifact else "# unsteered")
         with attached:
             if len(prompts) == 1:
                 streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

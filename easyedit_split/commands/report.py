@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .common import calibration_options, keep_strength
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="the folder of a run (it holds METHOD/sweep.parquet)")
     parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    calibration_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,4 +22,18 @@ def run(arguments: argparse.Namespace) -> int:
     for name, advice in report.advice.items():
         print(f"{name}: {advice}")
     print(f"report: {report.html}\ntables: {report.tables[0].parent}\nfigures: {report.figures[0].parent}")
-    return 0
+    return _write(arguments) if arguments.write else 0
+
+
+def _write(arguments: argparse.Namespace) -> int:
+    """Keep, in every change of the run, the strength that its first sweep gives."""
+    from ..analysis.pipeline import analyse
+    from ..folders import TEST
+    from ..sweeps.table import SweepTable
+
+    written = []
+    for file in sorted(Path(arguments.run_folder).rglob(TEST)):
+        table = SweepTable.load(file)
+        found = analyse(table, arguments.max_utility_drop, seed=arguments.seed)
+        written.append(keep_strength(file.parent, table, found, str(file)))
+    return 0 if all(written) else 1

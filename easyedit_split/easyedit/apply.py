@@ -40,6 +40,8 @@ class GatedHandle(Handle):
 def apply_vectors(hparams: Any, wrapper: Any = None, vectors: Any = None) -> Any:
     """Steer EasyEdit's `wrapper` at `hparams.layers` with one multiplier each; returns the wrapper.
 
+    Without multipliers the change of one layer has the strength that it keeps, or 1 where it keeps none.
+
     What this method had attached at those layers before is replaced. Everything is read and checked first, so that
     an error leaves the wrapper as it was.
 
@@ -72,23 +74,33 @@ def _plan(hparams: Any, vectors: Any) -> list[tuple[float, SteeringArtifact]]:
     """Multiplier and artifact of each layer, all read before anything is attached."""
     settings = frozen(hparams)
     layers, multipliers = settings.layers, settings.multipliers
-    if len(layers) != len(multipliers) or not layers:
+    if not layers or len(layers) != (len(multipliers) or 1):  # kept strengths were found for one change at a time
         raise ConfigError(
             f"{settings.source}: {len(layers)} layers but {len(multipliers)} multipliers; give one a layer"
         )
     if len(set(layers)) < len(layers):
         raise ConfigError(f"{settings.source}: layers {list(layers)} names a layer twice; name each once")
-    plan = [
-        (m, _artifact(hparams, vectors, layer, settings.concept_id or 0))
-        for layer, m in zip(layers, multipliers, strict=True)
-    ]
-    for _, artifact in plan:
+    artifacts = [_artifact(hparams, vectors, layer, settings.concept_id or 0) for layer in layers]
+    for artifact in artifacts:
         if hparams.intervention_method not in (None, artifact.form):
             raise ConfigError(
                 f"{settings.source}: intervention_method is {hparams.intervention_method!r} but layer "
                 f"{artifact.site.layer} was trained as {artifact.form!r}; name that one, or leave the key out"
             )
-    return plan
+    strengths = multipliers or [_kept_strength(artifacts[0], hparams.alg_name)]
+    return list(zip(strengths, artifacts, strict=True))
+
+
+def _kept_strength(artifact: SteeringArtifact, name: str) -> float:
+    """What the change itself says, and 1, as in earlier versions, of one that says nothing."""
+    if artifact.calibration is None:
+        log.warning(
+            "%s: no multipliers, and the change of layer %s keeps no strength: m = 1", name, artifact.site.layer
+        )
+        return 1.0
+    kept = artifact.kept_strength()
+    log.warning("%s: no multipliers; layer %s: %s", name, artifact.site.layer, kept)
+    return kept.m
 
 
 def _artifact(hparams: Any, vectors: Any, layer: int, concept_id: int) -> SteeringArtifact:

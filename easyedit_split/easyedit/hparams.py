@@ -78,14 +78,15 @@ class RepsTrainShell(TrainShell):
 
 @dataclass
 class ApplyShell:
-    """Fields of an `apply` file. The form comes from what was trained; naming it is a check."""
+    """Fields of an `apply` file. The form comes from what was trained; naming it is a check. Without `multipliers` a
+    change of one layer is applied at the strength it keeps."""
 
     alg_name: str = "split"
     layers: list[int] = field(default_factory=list)
     intervention_method: str | None = None
     intervention_components: str | None = None
     hparams_file: str | None = None
-    multipliers: list[float] = field(default_factory=lambda: [1.0])
+    multipliers: list[float] = field(default_factory=list)
     steer_vector_load_dir: str | None = None
     concept_id: int = 0
 

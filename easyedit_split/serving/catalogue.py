@@ -1,4 +1,4 @@
-"""What a server offers: artifacts by name, each with the strength its sweep recommends and the range it was swept over.
+"""What a server offers: artifacts by name, each with its own strength (`calibrate`) and the range it was swept over.
 
 The catalogue is made once, where the server is started. It travels to every process of vLLM as plain JSON in
 `additional_config`. Requests name artifacts; paths are never taken from a request.
@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..calibrate import find_calibration
 from ..changes.artifact import SteeringArtifact
 from ..errors import ArtifactError, ConfigError
-from ..run_folder import TEST
-from ..sweeps.table import SweepTable
 
 KEY = "easyedit_split"  # in vLLM's additional_config
 BASE = "base"  # the unsteered model's name
-BUDGET = 1.0  # nats of utility that the recommended strength may cost, as in the demo
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -29,8 +27,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Served:
     """One artifact as a server knows it.
 
-    `digest` is the SHA-256 of its file. `recommended` is None where no sweep recommends a strength, `swept` (lowest,
-    highest) None where there is no sweep. `rule` and `prefix` are its `Positions`.
+    `digest` is the SHA-256 of its file. `recommended` is None where neither it nor a sweep beside it has a reliable
+    strength; `swept` (lowest, highest) is None where it was not swept. `rule` and `prefix` are its `Positions`.
     """
 
     name: str
@@ -122,7 +120,8 @@ def _named(text: str) -> tuple[str, str]:
 def _read(name: str, folder: Path) -> Served:
     artifact = SteeringArtifact.load(folder)
     file = folder if folder.is_file() else folder / f"layer_{artifact.site.layer}.safetensors"
-    recommended, swept = _swept(file.parent / TEST, artifact)
+    calibration, swept = find_calibration(artifact, file.parent)
+    usable = calibration is not None and calibration.reliable and calibration.m1 == calibration.m2
     return Served(
         name=name,
         file=str(file.resolve()),
@@ -134,29 +133,9 @@ def _read(name: str, folder: Path) -> Served:
         model={key: artifact.model[key] for key in ("architecture", "layers", "width") if key in artifact.model},
         rule=artifact.positions.rule,
         prefix=artifact.positions.prefix,
-        recommended=recommended,
+        recommended=calibration.m if calibration is not None and usable else None,
         swept=swept,
     )
-
-
-def _swept(file: Path, artifact: SteeringArtifact) -> tuple[float | None, tuple[float, float] | None]:
-    """The recommended strength and the swept range, from the sweep beside an artifact."""
-    if not file.exists():
-        return None, None
-    from ..analysis.pipeline import analyse
-    from ..errors import FitError
-
-    table = SweepTable.load(file)
-    made_with = table.header.get("artifact", {})
-    if (made_with.get("form"), made_with.get("site")) != (artifact.form, str(artifact.site)):
-        raise ArtifactError(f"{file} is the sweep of another change than the artifact beside it: sweep again")
-    swept = float(table.factors.min()), float(table.factors.max())
-    try:
-        best = analyse(table, BUDGET, n_boot=1).recommendation
-    except FitError:
-        return None, swept
-    usable = best is not None and best.m and best.reliable and best.limit not in ("none", "never")
-    return (float(best.m) if usable else None), swept  # type: ignore[union-attr,arg-type]
 
 
 def _digest(file: Path) -> str:

@@ -88,7 +88,7 @@ def _parsed(catalogue: Catalogue, text: str) -> tuple[int, Served, float, float]
     if not at:
         if served.recommended is None:
             raise ConfigError(
-                f"{name!r} has no recommended strength, as no sweep beside it gives a reliable one: "
+                f"{name!r} has no recommended strength, as neither it nor a sweep beside it has a reliable one: "
                 f"say one, as {name + '@1'!r}"
             )
         return place, served, served.recommended, served.recommended

@@ -94,7 +94,7 @@ class Hyperparameters:
     low_rank_dimension: int = 4  # rank
     exclude_bos: bool = False  # positions: after the template's prefix
     max_num_of_examples: int | None = None
-    multipliers: tuple[float, ...] = (1.0,)  # m
+    multipliers: tuple[float, ...] = ()  # m; empty: the strength that the change keeps
     concept_id: int | None = None
     seed: int = 42
     model_name_or_path: str = ""

@@ -5,6 +5,7 @@ The same behaviour inside real checkouts is in tests/host/checks.py.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import sys
@@ -18,6 +19,7 @@ from host.standin import LAYOUTS, write_standin
 from tiny import random_delta, tiny_model, tiny_tokenizer
 
 from easyedit_split.changes.artifact import SteeringArtifact
+from easyedit_split.changes.calibration import Calibration
 from easyedit_split.changes.forms import make_delta
 from easyedit_split.easyedit import registration
 from easyedit_split.easyedit.apply import apply_vectors
@@ -353,3 +355,20 @@ def test_several_concepts_keep_positive_rows_only() -> None:
 def test_bad_data_names_the_item(data: Any, match: str) -> None:
     with pytest.raises(DataError, match=match):
         concept_pairs(data, "mine")
+
+
+def test_without_multipliers_the_change_s_own_strength_is_used(wrapper: Any, caplog: pytest.LogCaptureFixture) -> None:
+    kept = Calibration(1.5, 1.5, 1.0, (-6.0, 6.0), True, "", "sum", "2026-01-02")
+    artifact, model = dataclasses.replace(change("lora"), calibration=kept), tiny_model("qwen2")
+    for vectors, m in (({"layer_2": artifact}, 1.5), ({"layer_2": change("lora")}, 1.0)):
+        caplog.clear()
+        apply_vectors(shell("apply", layers=[2]), wrapper, vectors)
+        assert f"m = {m:g}" in caplog.text
+        with artifact.attach(model, m):
+            assert torch.allclose(logits(wrapper.model), logits(model), atol=1e-5)
+    wrapper.reset("split")
+    unsure = dataclasses.replace(artifact, calibration=dataclasses.replace(kept, reliable=False))
+    with pytest.raises(ConfigError, match="not reliable"):
+        apply_vectors(shell("apply", layers=[2]), wrapper, {"layer_2": unsure})
+    with pytest.raises(ConfigError, match="2 layers but 0 multipliers"):  # each was found for one change at a time
+        apply_vectors(shell("apply", layers=[1, 2]), wrapper, {"layer_1": artifact, "layer_2": artifact})

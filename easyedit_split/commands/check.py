@@ -1,0 +1,81 @@
+"""`easyedit-split check`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .common import any_model_option, hparams_options, load, load_artifact, print_table, settings
+from .import_ import source_options
+
+if TYPE_CHECKING:
+    from ..changes.artifact import SteeringArtifact
+    from ..settings.hyperparameters import Hyperparameters
+
+POINTS = 17  # strengths, where none is given and none kept
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("vector", metavar="VECTOR", help="the folder of a change, or a file that import reads")
+    parser.add_argument("--pairs", required=True, metavar="FILE", help="pairs to measure it on")
+    parser.add_argument("-m", type=float, metavar="M", help="strength (default: the one it keeps, else the best one)")
+    parser.add_argument("--gain", type=float, default=1.0, metavar="NATS", help="preference to be gained (default: 1)")
+    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
+    source_options(parser)
+    any_model_option(parser)
+    parser.epilog = "Exit status: 0 where the gain is reached within the budget, 1 where it is not, 2 for a mistake."
+    hparams_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ..analysis.pipeline import analyse
+    from ..data.sources import load_part
+    from ..sweeps.factors import sweep_factors
+    from ..sweeps.run import sweep
+
+    hp = settings(arguments)
+    if not math.isfinite(arguments.gain):
+        raise ConfigError(f"--gain {arguments.gain} is not finite: give a number of nats")
+    pairs = load_part(arguments.pairs, "test")
+    artifact = _change(arguments, hp)
+    model, tokenizer = load(hp)
+    artifact.resolve(model)
+    kept = artifact.calibration
+    given = arguments.m if arguments.m is not None else kept.m if kept and kept.reliable else None
+    factors = (
+        np.union1d([0.0], [given]) if given is not None
+        else sweep_factors(model, tokenizer, pairs, artifact, POINTS)
+    )  # fmt: skip
+    table = sweep(model, tokenizer, pairs, artifact, factors, hp.reduction, progress=True)
+    found = analyse(table, arguments.max_utility_drop, n_boot=1)
+    rows = [(float(m), *found.measured_at(float(m))) for m in factors]
+    print_table(["m", "preference gained", "utility lost"], [list(row) for row in rows])
+    within = [row for row in rows if row[2] <= arguments.max_utility_drop and (given is None or row[0] == given)]
+    best = max(within, key=lambda row: row[1], default=None)
+    passed = best is not None and best[1] >= arguments.gain
+    where = f"{len(pairs)} pairs, nats ({hp.reduction})"
+    asked = f"{arguments.gain:g} nats for at most {arguments.max_utility_drop:g} of utility"
+    if best is None:
+        print(f"failed: m = {given:g} costs more than the budget ({where}; asked: {asked})" if given is not None
+              else f"failed: no strength keeps within the budget ({where}; asked: {asked})")  # fmt: skip
+    else:
+        print(f"{'passed' if passed else 'failed'}: m = {best[0]:.3g} gains {best[1]:.3g} nats of preference for "
+              f"{best[2]:.3g} of utility ({where}; asked: {asked})")  # fmt: skip
+    return 0 if passed else 1
+
+
+def _change(arguments: argparse.Namespace, hp: Hyperparameters) -> SteeringArtifact:
+    from ..importing import read_change
+
+    path = Path(arguments.vector)
+    own = any(path.glob("layer_*.safetensors")) if path.is_dir() else path.match("layer_*.safetensors")
+    if own and (arguments.site or arguments.pick):
+        raise ConfigError(f"{path} is a change of this package, which knows its site: leave --site and --pick out")
+    return (
+        load_artifact(str(path), hp, arguments.any_model) if own else read_change(path, arguments.site, arguments.pick)
+    )
