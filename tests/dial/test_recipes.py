@@ -1,0 +1,89 @@
+"""What is taken away does what the page did: the Python is run, the command is run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nasty import FOLDER, NASTY
+
+from easyedit_split.cli import main
+from easyedit_split.dial.asked import Asked, Row, Strengths
+from easyedit_split.dial.change import find_changes
+from easyedit_split.dial.recipes import NO_COMMAND, recipes
+from easyedit_split.dial.session import Session
+
+QUESTION = f"""Write a 'review' of the "sofa" $HOME \\n {NASTY}"""
+WEIGHT, VECTOR, OFF = (Strengths(0.5, 0.5), Strengths(0.0, 0.0)), (Strengths(0.0, 0.0), Strengths(-1.25, -1.25)), 2 * (
+    Strengths(0.0, 0.0),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def session(demo: tuple[Any, Any], run_folder: Path) -> Iterator[Session]:
+    changes = find_changes([run_folder])
+    assert [c.name for c in changes] == [FOLDER, "mood"]
+    with Session(*demo, changes, "demo") as opened:
+        yield opened
+
+
+def _asked(strengths: Any, *said: str, temperature: float = 0.0) -> Asked:
+    roles = ("user", "assistant")
+    turns = tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(said or (QUESTION,)))
+    return Asked((Row(turns, strengths),), 12, temperature, 4)
+
+
+def _printed(python: str) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(python, "recipe", "exec"), {})
+    return out.getvalue().removesuffix("\n")
+
+
+@pytest.mark.parametrize("strengths", [OFF, WEIGHT, VECTOR, (Strengths(0.5, -1.0), Strengths(2.0, 2.0))])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_python_gives_the_same_answer(session: Session, strengths: Any, temperature: float) -> None:
+    wanted = _asked(strengths, temperature=temperature)
+    (text,) = list(session.answers(wanted))[-1]
+    assert _printed(recipes(session, wanted)["python"]) == text
+
+
+def test_the_python_of_a_conversation(session: Session) -> None:
+    wanted = _asked(VECTOR, "Hi", "Hello.", QUESTION)
+    assert _printed(recipes(session, wanted)["python"]) == list(session.answers(wanted))[-1][0]
+
+
+@pytest.mark.parametrize("strengths", [OFF, WEIGHT, VECTOR])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_command_gives_the_same_answer(
+    session: Session, strengths: Any, temperature: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = _asked(strengths, temperature=temperature)
+    (text,) = list(session.answers(wanted))[-1]
+    program, *arguments = shlex.split(recipes(session, wanted)["command"])
+    assert program == "easyedit-split"
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.split("\n", 1)[1].strip() == text.strip()
+
+
+def test_what_the_command_cannot_say_it_does_not_say(session: Session) -> None:
+    for strengths in ((Strengths(1.0, 2.0), Strengths(0.0, 0.0)), 2 * (Strengths(1.0, 1.0),)):
+        assert recipes(session, _asked(strengths))["command"] == NO_COMMAND
+    assert recipes(session, _asked(VECTOR, "Hi", "Hello.", "And?"))["command"] == NO_COMMAND
+
+
+def test_the_request_is_one_the_shell_passes_on_whole(session: Session) -> None:
+    words = shlex.split(recipes(session, _asked(VECTOR))["request"])
+    assert words[0] == "curl" and words[1].startswith("http://127.0.0.1:")
+    body = json.loads(words[words.index("-d") + 1])
+    assert body["model"] == "mood@-1.25"
+    assert body["messages"] == [{"role": "user", "content": QUESTION}]
+    assert (body["max_tokens"], body["temperature"], body["seed"]) == (12, 0, 4)
+    assert json.loads(shlex.split(recipes(session, _asked(OFF))["request"])[-1])["model"] == "base"
