@@ -13,7 +13,7 @@ from nasty import CONCEPT, FOLDER, NASTY
 import easyedit_split as es
 from easyedit_split.demo import data_path
 
-FACTORS = np.linspace(-3, 3, 7)
+FACTORS = np.linspace(-3, 3, 25)
 
 
 @pytest.fixture(scope="session")

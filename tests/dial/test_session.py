@@ -64,8 +64,9 @@ def test_several_people_do_not_get_each_others_strength(lend: Any, tokenizer: An
         def person(number: int) -> None:
             together.wait()
             for _ in range(3):
-                for texts in session.answers(_asked(ROWS[number])):
+                for written in session.answers(_asked(ROWS[number])):
                     steps.append(number)
+                    texts = written
                 found[number] += texts
 
         people = [threading.Thread(target=person, args=(number,)) for number in found]

@@ -9,6 +9,7 @@ const WAIT = 120; // milliseconds of rest before a moving dial asks for an answe
 
 let state, dials, active, running = null, comparing = null;
 const talk = new Talk($("turns"));
+const resting = {}; // timers of what waits for a dial to rest
 const own = new Map(); // change -> curves of one's own pair
 
 async function open() {
@@ -105,7 +106,7 @@ async function ask(question) {
 }
 
 async function answer() {
-  if (running) Object.assign(running.signal, { replaced: true });
+  clearTimeout(resting.answer);
   if (running) running.abort();
   await guarded(async (signal) => talk.answer(strengths(), words(), sampling(), signal), (control) => (running = control), () => running);
 }
@@ -173,7 +174,6 @@ async function score() {
 
 // --- to take away ---
 
-let resting = {};
 function later(act) {
   clearTimeout(resting[act.name]);
   resting[act.name] = setTimeout(act, WAIT);

@@ -121,7 +121,7 @@ export class Dial {
     for (const { name, number, range } of this.inputs) {
       const m = name === "m2" ? this.m2 : this.m1;
       range.value = m;
-      if (document.activeElement !== number || number.valueAsNumber !== m) number.value = m;
+      number.value = m;
       range.setAttribute("aria-valuetext", `m = ${plain(m)}; ${this.spoken()}`);
     }
     this.now.textContent = this.spoken();

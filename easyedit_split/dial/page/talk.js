@@ -60,6 +60,7 @@ export class Talk {
     const turn = this.last, key = JSON.stringify(sampling);
     const sides = turn.plain.done === key ? ["steered"] : ["plain", "steered"];
     Object.assign(turn.steered, { strengths, sampling });
+    turn.run = signal;
     turn.steered.cards.head.textContent = words || "every dial at 0";
     for (const side of sides) this.mark(turn[side], "true");
     const off = strengths.map(({ name }) => ({ name, m1: 0, m2: 0 }));
@@ -74,7 +75,7 @@ export class Talk {
       );
       if (sides.length === 2) turn.plain.done = key;
     } finally {
-      if (!signal.replaced) for (const side of sides) this.mark(turn[side], "false");
+      if (turn.run === signal) for (const side of ["plain", "steered"]) this.mark(turn[side], "false");
     }
   }
 
