@@ -40,6 +40,11 @@ class DialledChange:
         end = 2 * max(map(abs, factors))
         return -end, end
 
+    @property
+    def file(self) -> Path:
+        """Where the change lies: its folder, or its file where the folder holds several."""
+        return self.folder if self.layer is None else self.folder / f"layer_{self.layer}.safetensors"
+
     def described(self) -> dict[str, Any]:
         """What the page is told."""
         low, high = self.range

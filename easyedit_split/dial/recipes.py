@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ def recipes(session: Session, asked: Asked) -> dict[str, str]:
     return {
         "python": _python(session, turns, on, asked),
         "command": _command(session, turns, on, asked),
-        "request": _request(turns, on, asked),
+        "request": _request(session, turns, on, asked),
     }
 
 
@@ -72,15 +73,33 @@ def _command(
     return shlex.join(words)
 
 
-def _request(turns: Sequence[Mapping[str, str]], on: Sequence[tuple[DialledChange, Strengths]], asked: Asked) -> str:
-    body: dict[str, Any] = {"model": "base", "messages": [dict(turn) for turn in turns]}
-    if len(on) == 1 and _together(on[0][1]):
-        body["model"] = f"{on[0][0].name}@{on[0][1].m1!r}"
-    elif on:
-        body["vllm_xargs"] = {f"steer.{c.name}": s.m1 if _together(s) else [s.m1, s.m2] for c, s in on}
+def _request(
+    session: Session, turns: Sequence[Mapping[str, str]], on: Sequence[tuple[DialledChange, Strengths]], asked: Asked
+) -> str:
+    """How to start the server, and the request: `NAME@m` as its model, several changes in `steer`."""
+    names = {id(change): _served_name(change) for change in session.changes}
+    steered = [names[id(change)] + _served_strength(change, strengths) for change, strengths in on]
+    body: dict[str, Any] = {"model": steered[0] if len(steered) == 1 else "base", "messages": [dict(t) for t in turns]}
+    if len(steered) > 1:
+        body["vllm_xargs"] = {"steer": steered}
     body |= {"max_tokens": asked.max_new_tokens, "temperature": asked.temperature, "seed": asked.seed}
     sent = shlex.quote(json.dumps(body, ensure_ascii=False))
-    return f"curl {SERVER} -H 'Content-Type: application/json' -d {sent}"
+    artifacts = [f"{names[id(change)]}={change.file}" for change in session.changes]
+    serve = shlex.join(["easyedit-split", "serve", *artifacts, "--model", _absolute(session.source)])
+    return f"# started with: {serve}\ncurl {SERVER} -H 'Content-Type: application/json' -d {sent}"
+
+
+def _served_name(change: DialledChange) -> str:
+    """The change's name in letters that a server takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", change.name).strip("-._")[:64] or "change"
+
+
+def _served_strength(change: DialledChange, strengths: Strengths) -> str:
+    """`@2.0`, or `@m1=1,m2=0.5`; with `!` past what was swept, where a server would else refuse."""
+    low, high = change.range
+    past = change.table is not None and not all(low <= m <= high for m in (strengths.m1, strengths.m2))
+    said = f"{strengths.m1!r}" if _together(strengths) else f"m1={strengths.m1!r},m2={strengths.m2!r}"
+    return f"@{said}{'!' if past else ''}"
 
 
 def _options(asked: Asked) -> dict[str, Any]:

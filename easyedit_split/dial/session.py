@@ -6,7 +6,7 @@ and stand at 0 otherwise, so nobody's strength reaches another's text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,7 +57,7 @@ class Session:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def answers(self, asked: Asked) -> Iterator[list[str]]:
+    def answers(self, asked: Asked) -> Generator[list[str], None, None]:
         """After each token the texts so far, one a row; each as `generate` gives it alone at the row's strengths.
 
         Raises:

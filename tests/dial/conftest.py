@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,17 @@ def demo() -> tuple[Any, Any]:
 
 @pytest.fixture(scope="session")
 def run_folder(demo: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`<run>/mood` (a vector by DiffMean) and `<run>/FOLDER` (local weight), each with its sweep."""
+    """`<run>/mood` (a trained vector) and `<run>/FOLDER` (local weight, noise), each strong and with its sweep."""
     model, tokenizer = demo
     pairs = [
         es.PreferencePair(f"{p.question} {NASTY}", f"{p.matching} {NASTY}", f"{p.not_matching} {NASTY}", CONCEPT)
         for p in es.flat_pairs(es.load_pairs(data_path("reviews", "train")))[:24]
     ]
     run = tmp_path_factory.mktemp("run")
-    vector = es.diff_mean(model, tokenizer, pairs, layer=3)
-    weight = noisy(model, "local_weight", layer=3, scale=0.02)
+    config = es.TrainConfig(n_epochs=8, lr=0.05)
+    vector = es.train(model, tokenizer, pairs, site=es.Site(3, "mlp.down_proj"), form="vector", config=config).scaled(4)
+    weight = noisy(model, "local_weight", layer=3, scale=0.8)
     for name, artifact in (("mood", vector), (FOLDER, weight)):
-        artifact.save(run / name)
+        replace(artifact, origin={**artifact.origin, "concept": CONCEPT}).save(run / name)
         es.sweep(model, tokenizer, pairs[:6], artifact, FACTORS, "sum").save(run / name / "sweep.parquet")
     return run

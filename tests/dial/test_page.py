@@ -161,6 +161,7 @@ def test_a_dragged_dial_streams_the_text_at_its_strength(page: Page, expected: A
     assert abs(m - 2.0) < 0.05
     plain, steered = page.answers()
     assert (plain, steered) == (expected(), expected(page.m(WEIGHT), m))
+    assert plain != steered
     steps = page.driver.execute_script("return window.steps")
     whole = [step for step in steps if steered.startswith(step)]
     assert len(whole) > 5 and whole[-1] == steered
@@ -335,6 +336,7 @@ def test_several_strengths_in_one_batch(page: Page, expected: Any) -> None:
     page.settle()
     found = [card.get_property("textContent") for card in page.all("#rungs .answer div")]
     assert found == [expected(page.m(WEIGHT), m) for m in (0, -1.5, 3)]
+    assert len(set(found)) > 1
     page.type("#strengths", "0, much")
     page.one("#ladder button").click()
     assert page.text("#problem") == "much is no strength: give numbers, such as 0, 1.5, 3"
@@ -430,6 +432,7 @@ def test_two_people_at_one_page(page: Page, expected: Any) -> None:
         page.driver.switch_to.window(handle)
         other.settle()
         assert other.answers() == (expected(), expected(other.m(WEIGHT), m))
+    assert expected(0, 2.5) != expected(0, -2.5)
     page.driver.switch_to.window(second)
     page.driver.close()
     page.driver.switch_to.window(first)

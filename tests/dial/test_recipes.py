@@ -79,11 +79,22 @@ def test_what_the_command_cannot_say_it_does_not_say(session: Session) -> None:
     assert recipes(session, _asked(VECTOR, "Hi", "Hello.", "And?"))["command"] == NO_COMMAND
 
 
-def test_the_request_is_one_the_shell_passes_on_whole(session: Session) -> None:
-    words = shlex.split(recipes(session, _asked(VECTOR))["request"])
-    assert words[0] == "curl" and words[1].startswith("http://127.0.0.1:")
-    body = json.loads(words[words.index("-d") + 1])
-    assert body["model"] == "mood@-1.25"
-    assert body["messages"] == [{"role": "user", "content": QUESTION}]
-    assert (body["max_tokens"], body["temperature"], body["seed"]) == (12, 0, 4)
-    assert json.loads(shlex.split(recipes(session, _asked(OFF))["request"])[-1])["model"] == "base"
+def test_the_request_is_one_the_shell_passes_on_whole(session: Session, run_folder: Path) -> None:
+    def body(strengths: Any) -> Any:
+        words = shlex.split(recipes(session, _asked(strengths))["request"], comments=True)
+        assert words[0] == "curl" and words[1].startswith("http://127.0.0.1:")
+        return json.loads(words[words.index("-d") + 1])
+
+    sent = body(VECTOR)
+    assert sent["model"] == "mood@-1.25"
+    assert sent["messages"] == [{"role": "user", "content": QUESTION}]
+    assert (sent["max_tokens"], sent["temperature"], sent["seed"]) == (12, 0, 4)
+    weight = "img-src-x-onerror-window.broken-3-amp"
+    assert body((Strengths(0.5, -1.0), Strengths(0.0, 0.0)))["model"] == f"{weight}@m1=0.5,m2=-1.0"
+    assert body((Strengths(4.0, 4.0), Strengths(0.0, 0.0)))["model"] == f"{weight}@4.0!"
+    both = body((Strengths(0.5, 0.5), Strengths(2.0, 2.0)))
+    assert (both["model"], both["vllm_xargs"]) == ("base", {"steer": [f"{weight}@0.5", "mood@2.0"]})
+    assert body(OFF)["model"] == "base"
+    started = recipes(session, _asked(OFF))["request"].splitlines()[0].removeprefix("# started with: ")
+    served = [f"{weight}={run_folder / FOLDER}", f"mood={run_folder / 'mood'}"]
+    assert shlex.split(started) == ["easyedit-split", "serve", *served, "--model", "demo"]
