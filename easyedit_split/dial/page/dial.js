@@ -49,7 +49,9 @@ function moved(dial) {
   activate(dial);
   draw();
   refresh();
-  if ($("live").checked && talk.last) later(answer);
+  if (!$("live").checked || !talk.last) return;
+  if (running) running.abort(); // its strength is no longer asked for
+  later(answer);
 }
 
 function draw() {
