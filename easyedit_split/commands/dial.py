@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from .common import any_model_option
+
 DEMO = Path("runs/demo")
 
 
@@ -19,6 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", help="float32 (default), bfloat16, float16 or auto")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 …")
     parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
+    any_model_option(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes a free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
@@ -31,10 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..models.loading import load_model
 
     runs = arguments.runs or [_demo_run()]
-    changes = find_changes(runs, arguments.max_utility_drop)
+    changes = find_changes(runs, arguments.max_utility_drop, arguments.any_model)
     source = arguments.model or _model_of(changes)
     model, tokenizer = load_model(source, dtype=arguments.dtype, device=arguments.device)
-    model.requires_grad_(False)
     with (
         Session(model, tokenizer, changes, source) as session,
         DialServer(session, arguments.host, arguments.port) as server,
@@ -53,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _demo_run() -> Path:
     """The demo's folder of three forms, trained now where one is missing."""
     from ..changes.forms import FORMS
-    from ..run_folder import TEST
+    from ..folders import TEST
     from . import demo
 
     if not all((DEMO / form / TEST).exists() for form in FORMS):

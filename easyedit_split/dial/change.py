@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactError
-from ..run_folder import TEST
+from ..folders import same_change, sweeps_in
+from ..run_folder import load_sweeps
 from ..sweeps.table import SweepTable
 from .curves import curves_of
 
@@ -22,7 +23,8 @@ STEPS = 400  # at least so many from one end of a dial to the other
 
 @dataclass(frozen=True, eq=False)
 class DialledChange:
-    """`layer` is named where `folder` holds several; `curves` and `table` are None without a sweep."""
+    """`layer` is named where `folder` holds several; `curves` and `table` are None without a sweep; `any_model`: it may
+    be used with other weights than it was made for."""
 
     name: str
     folder: Path
@@ -30,6 +32,7 @@ class DialledChange:
     artifact: SteeringArtifact
     table: SweepTable | None
     curves: dict[str, Any] | None
+    any_model: bool = False
 
     @property
     def range(self) -> tuple[float, float]:
@@ -55,7 +58,9 @@ class DialledChange:
         }  # fmt: skip
 
 
-def find_changes(runs: Iterable[str | Path], max_utility_drop: float = 1.0) -> list[DialledChange]:
+def find_changes(
+    runs: Iterable[str | Path], max_utility_drop: float = 1.0, any_model: bool = False
+) -> list[DialledChange]:
     """The changes in `runs`: a run's folder, a change's folder, or a file; each with the sweep that lies beside it.
 
     Raises:
@@ -63,26 +68,41 @@ def find_changes(runs: Iterable[str | Path], max_utility_drop: float = 1.0) -> l
     """
     found: list[DialledChange] = []
     for run in map(Path, runs):
-        files = [run] if run.is_file() else sorted(run.rglob("layer_*.safetensors")) if run.is_dir() else []
+        files = [run] if run.is_file() else _files(run)
         if not files:
             raise ArtifactError(f"{run} holds no change: give the folder that train wrote, or a run's folder")
         for file in files:
-            found.append(_change(file, _name(file, run), max_utility_drop))
+            found.append(_change(file, _name(file, run), max_utility_drop, any_model))
     if len({(c.folder.resolve(), c.artifact.site.layer) for c in found}) < len(found):
         raise ArtifactError("a change is given twice: name each run once")
     return _named_apart(found)
 
 
-def _change(file: Path, name: str, max_utility_drop: float) -> DialledChange:
+def _change(file: Path, name: str, max_utility_drop: float, any_model: bool) -> DialledChange:
     from ..changes.artifact import SteeringArtifact
 
     folder, several = file.parent, len(list(file.parent.glob("layer_*.safetensors"))) > 1
     artifact = SteeringArtifact.load(file)
-    sweep = folder / TEST
-    table = SweepTable.load(sweep) if sweep.exists() and not several else None
+    table = _own_sweep(folder, artifact)
     curves = None if table is None else curves_of(table, max_utility_drop)
     layer = artifact.site.layer if several else None
-    return DialledChange(f"{name} layer {layer}" if several else name, folder, layer, artifact, table, curves)
+    artifact = artifact.for_any_model() if any_model else artifact
+    full_name = f"{name} layer {layer}" if several else name
+    return DialledChange(full_name, folder, layer, artifact, table, curves, any_model)
+
+
+def _files(run: Path) -> list[Path]:
+    """Artifacts below a folder, but for what training kept of a run that failed."""
+    return sorted(f for f in run.rglob("layer_*.safetensors") if f.parent.name != "last_good")
+
+
+def _own_sweep(folder: Path, artifact: SteeringArtifact) -> SweepTable | None:
+    """The first sweep in the change's folder that is of this change."""
+    from ..changes.provenance import source_of
+
+    tables = load_sweeps(folder).values() if sweeps_in(folder) else ()
+    source = source_of(artifact)
+    return next((t for t in tables if same_change(t.header.get("artifact") or {}, source)), None)
 
 
 def _name(file: Path, run: Path) -> str:

@@ -49,7 +49,8 @@ def _python(
 def _attached(change: DialledChange, strengths: Strengths) -> str:
     layer = "" if change.layer is None else f", layer={change.layer}"
     turned = f"m={strengths.m1!r}" if _together(strengths) else f"m1={strengths.m1!r}, m2={strengths.m2!r}"
-    return f"es.SteeringArtifact.load({str(change.folder)!r}{layer}).attach(model, {turned})"
+    insisting = ", any_model=True" if change.any_model else ""
+    return f"es.SteeringArtifact.load({str(change.folder)!r}{layer}).attach(model, {turned}{insisting})"
 
 
 def _command(
@@ -61,6 +62,7 @@ def _command(
     for change, strengths in on:
         words += ["--artifact", str(change.folder), "-m", repr(strengths.m1)]
         words += [f"layers=[{change.layer}]"] if change.layer is not None else []
+        words += ["--any-model"] if change.any_model else []
     words += [f"--prompt={turns[0]['content']}"]
     words += [f"--temperature={asked.temperature!r}"] if asked.temperature else []
     keys: dict[str, Any] = {"model_name_or_path": _absolute(session.source), "max_new_tokens": asked.max_new_tokens}

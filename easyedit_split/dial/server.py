@@ -93,8 +93,6 @@ class _Handler(BaseHTTPRequestHandler):
         session = self.server.session
         return {
             "version": __version__, "model": session.source,
-            "architecture": session.changes[0].artifact.model.get("architecture", session.model.config.model_type),
-            "chat": session.chat and bool(getattr(session.tokenizer, "chat_template", None)),
             "changes": [change.described() for change in session.changes],
         }  # fmt: skip
 

@@ -35,7 +35,8 @@ class Session:
         if not changes:
             raise ConfigError("there is no change to turn: give the folder of one")
         self.model, self.tokenizer, self.changes, self.source = model, tokenizer, tuple(changes), source
-        self.chat, self.system_prompt = _shared_prompt(changes)
+        chat, self.system_prompt = _shared_prompt(changes)
+        self.chat = chat and bool(getattr(tokenizer, "chat_template", None))
         self.answering = 0  # how many answers are being written
         self._turnstile = Turnstile()
         self._handles: list[Any] = []

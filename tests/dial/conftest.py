@@ -36,6 +36,7 @@ def run_folder(demo: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) 
     vector = es.train(model, tokenizer, pairs, site=es.Site(3, "mlp.down_proj"), form="vector", config=config).scaled(4)
     weight = noisy(model, "local_weight", layer=3, scale=0.8)
     for name, artifact in (("mood", vector), (FOLDER, weight)):
-        replace(artifact, origin={**artifact.origin, "concept": CONCEPT}).save(run / name)
+        artifact = replace(artifact, origin={**artifact.origin, "concept": CONCEPT})
+        artifact.save(run / name)
         es.sweep(model, tokenizer, pairs[:6], artifact, FACTORS, "sum").save(run / name / "sweep.parquet")
     return run

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from laws import noisy
+from laws import TEXT_PAIRS, noisy
 
+from easyedit_split import sweep
 from easyedit_split.dial.change import DialledChange, _step, find_changes
 from easyedit_split.errors import ArtifactError
 
@@ -41,6 +43,25 @@ def test_equal_names_are_told_apart_by_their_folders(lend: Any, tmp_path: Path) 
         noisy(lend("qwen2")).save(tmp_path / run / "vector")
     names = [c.name for c in find_changes([tmp_path / "a", tmp_path / "b"])]
     assert names == [str(tmp_path / "a" / "vector"), str(tmp_path / "b" / "vector")]
+
+
+def test_a_sweep_belongs_to_its_own_change(run_folder: Path, lend: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Of two layers in one folder the one that was swept; a sweep of neither is refused."""
+    model = lend("qwen2")
+    first, second = (noisy(model, layer=layer, seed=layer) for layer in (1, 2))
+    for artifact in (first, second):
+        artifact.save(tmp_path)
+    sweep(model, tokenizer, TEXT_PAIRS, second, [-1.0, 0.0, 1.0], "sum").save(tmp_path / "sweep.parquet")
+    assert [c.table is not None for c in find_changes([tmp_path])] == [False, True]
+    shutil.copy(run_folder / "mood" / "sweep.parquet", tmp_path / "sweep.parquet")
+    with pytest.raises(ArtifactError, match="is of another change"):
+        find_changes([tmp_path])
+
+
+def test_what_a_failed_run_kept_is_no_change(lend: Any, tmp_path: Path) -> None:
+    noisy(lend("qwen2")).save(tmp_path / "last_good")
+    with pytest.raises(ArtifactError, match="holds no change"):
+        find_changes([tmp_path])
 
 
 def test_a_folder_without_a_change_and_a_change_given_twice(run_folder: Path, tmp_path: Path) -> None:

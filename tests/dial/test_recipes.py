@@ -73,6 +73,14 @@ def test_the_command_gives_the_same_answer(
     assert capsys.readouterr().out.split("\n", 1)[1].strip() == text.strip()
 
 
+def test_other_weights_are_insisted_on_in_what_is_taken_away(demo: tuple[Any, Any], run_folder: Path) -> None:
+    with Session(*demo, find_changes([run_folder / "mood"], any_model=True), "demo") as session:
+        wanted = _asked((Strengths(1.0, 1.0),))
+        found = recipes(session, wanted)
+        assert _printed(found["python"]) == list(session.answers(wanted))[-1][0]
+        assert "any_model=True" in found["python"] and "--any-model" in shlex.split(found["command"])
+
+
 def test_what_the_command_cannot_say_it_does_not_say(session: Session) -> None:
     for strengths in ((Strengths(1.0, 2.0), Strengths(0.0, 0.0)), 2 * (Strengths(1.0, 1.0),)):
         assert recipes(session, _asked(strengths))["command"] == NO_COMMAND
