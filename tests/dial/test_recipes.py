@@ -106,3 +106,22 @@ def test_the_request_is_one_the_shell_passes_on_whole(session: Session, run_fold
     started = recipes(session, _asked(OFF))["request"].splitlines()[0].removeprefix("# started with: ")
     served = [f"{weight}={run_folder / FOLDER}", f"mood={run_folder / 'mood'}"]
     assert shlex.split(started) == ["easyedit-split", "serve", *served, "--model", "demo"]
+
+
+def test_the_server_reads_the_request_as_it_was_meant(session: Session) -> None:
+    from easyedit_split.serving.catalogue import Catalogue
+    from easyedit_split.serving.request import resolve
+
+    lines = recipes(session, _asked(OFF))["request"].splitlines()
+    served = Catalogue.read([word for word in shlex.split(lines[0]) if "=" in word])
+
+    def read(*strengths: Strengths) -> list[tuple[int, float, float]]:
+        sent = json.loads(shlex.split(recipes(session, _asked(strengths))["request"].splitlines()[1])[-1])
+        wanted = sent["model"] if sent["model"] != "base" else sent["vllm_xargs"]["steer"]
+        return [(one.artifact, one.m1, one.m2) for one in resolve(served, wanted, prompt_length=5)]
+
+    zero = Strengths(0.0, 0.0)
+    assert read(zero, Strengths(-1.25, -1.25)) == [(1, 0.0, -1.25)]
+    assert read(Strengths(0.5, -1.0), zero) == [(0, 0.5, -1.0)]
+    assert read(Strengths(4.0, 4.0), zero) == [(0, 4.0, 4.0)]  # past the sweep, and meant
+    assert read(Strengths(1e-7, 1e-7), Strengths(2, 2)) == [(0, 1e-7, 1e-7), (1, 0.0, 2.0)]
