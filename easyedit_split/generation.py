@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .data.tokens import Encoder
+from .data.tokens import Encoder, Turns
 from .errors import ConfigError, DataError
 from .models.guards import eval_mode_frozen, random_state_kept
 from .models.parts import context_length, embedding_device, unwrap
@@ -22,7 +22,7 @@ MIN_TEMPERATURE = 1e-3
 def generate(
     model: CausalLM,
     tokenizer: Tokenizer,
-    questions: Sequence[str],
+    questions: Sequence[str | Turns],
     *,
     max_new_tokens: int = 64,
     batch_size: int = 16,
@@ -33,7 +33,7 @@ def generate(
     streamer: Any = None,
     progress: bool = False,
 ) -> list[str]:
-    """Answers to `questions`; attach an artifact around the call to steer them.
+    """Answers to `questions`, texts or conversations; attach an artifact around the call to steer them.
 
     What the model's own generation settings say (a repetition penalty, a nucleus) is left out.
 
@@ -47,22 +47,17 @@ def generate(
         ConfigError: a number out of range.
         DataError: an empty prompt, or one that leaves no room for `max_new_tokens` in the model's context.
     """
-    if isinstance(questions, str):
-        raise DataError("questions is one text: give a list of them")
     _check_numbers(max_new_tokens, batch_size, temperature, seed)
     if streamer is not None and len(questions) != 1:
         raise ConfigError(f"a streamer for {len(questions)} questions: it shows one")
-    encoder = Encoder(tokenizer, chat, system_prompt)
-    prompts = [encoder.prompt(q) for q in questions]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (encoder.stop_ids() or [0])[0]
+    prompts, pad, stops = _encoded(model, tokenizer, questions, max_new_tokens, chat, system_prompt)
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "use_cache": True,  # position rules tell new tokens from the prompt's by the cache
         "pad_token_id": pad,
-        "eos_token_id": encoder.stop_ids() or None,
+        "eos_token_id": stops or None,
     }
     options.update({"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False})
-    _check_lengths(prompts, max_new_tokens, context_length(model))
     order = list(range(len(prompts)))
     if len(order) > batch_size:  # one batch keeps its order, so that a `(B,)` strength meets its questions
         order.sort(key=lambda i: len(prompts[i]))
@@ -78,6 +73,78 @@ def generate(
             for i, row in zip(chosen, out[:, ids.shape[1] :].tolist(), strict=True):
                 answers[i] = tokenizer.decode(row, skip_special_tokens=True)
     return answers
+
+
+def stream(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    questions: Sequence[str | Turns],
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+    chat: bool = True,
+    system_prompt: str = "",
+) -> Iterator[list[str]]:
+    """The texts of `generate`, token by token: after each token the texts so far, one a question.
+
+    The questions are one batch, and each text is the one that `generate` gives for its question alone: every row is
+    sampled from its own generator of the same seed, so that rows of different strengths differ by their strength.
+    Between two tokens nothing is held: the caller may turn the dial, or let another stream take its turn.
+
+    Raises:
+        ConfigError: a number out of range.
+        DataError: see `generate`.
+    """
+    _check_numbers(max_new_tokens, 1, temperature, seed)
+    prompts, pad, stops = _encoded(model, tokenizer, questions, max_new_tokens, chat, system_prompt)
+    device = embedding_device(model)
+    ids, mask = (t.to(device) for t in _left_padded(prompts, pad))
+    width, cache = ids.shape[1], None
+    draws = [torch.Generator(device).manual_seed(seed) for _ in prompts]
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    for _ in range(max_new_tokens):
+        scores, cache = _next_scores(model, ids, mask, cache, pad)
+        chosen = _chosen(scores, temperature, draws).masked_fill(done, pad)
+        done |= torch.isin(chosen, torch.tensor(stops, dtype=torch.long, device=device))
+        ids = torch.cat([ids, chosen[:, None]], dim=1)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        yield [tokenizer.decode(row, skip_special_tokens=True) for row in ids[:, width:].tolist()]
+        if done.all():
+            return
+
+
+def _next_scores(model: CausalLM, ids: Any, mask: Any, cache: Any, pad: int) -> tuple[Any, Any]:
+    """Logits `(B, V)` of the next token, float32, and the cache that goes on from there."""
+    with eval_mode_frozen(model), torch.no_grad(), _own_settings_aside(model):
+        out = model.generate(
+            ids, attention_mask=mask, past_key_values=cache, max_new_tokens=1, do_sample=False, use_cache=True,
+            pad_token_id=pad, eos_token_id=None, return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+    return out.logits[0].float(), out.past_key_values
+
+
+def _chosen(scores: Any, temperature: float, draws: Sequence[Any]) -> Any:
+    """The next token of each row `(B,)`: the likeliest, or one drawn with the row's own generator."""
+    if not temperature:
+        return scores.argmax(dim=-1)
+    odds = torch.softmax(scores / temperature, dim=-1)
+    drawn = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(odds, draws, strict=True)]
+    return torch.cat(drawn)
+
+
+def _encoded(
+    model: CausalLM, tokenizer: Tokenizer, questions: Sequence[str | Turns], new: int, chat: bool, system_prompt: str
+) -> tuple[list[list[int]], int, list[int]]:
+    """Token ids of the prompts, the padding token, and the tokens that end an answer."""
+    if isinstance(questions, str):
+        raise DataError("questions is one text: give a list of them")
+    encoder = Encoder(tokenizer, chat, system_prompt)
+    prompts = [encoder.prompt(q) for q in questions]
+    _check_lengths(prompts, new, context_length(model))
+    stops = encoder.stop_ids()
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stops or [0])[0]
+    return prompts, pad, stops
 
 
 def _check_numbers(max_new_tokens: int, batch_size: int, temperature: float, seed: int) -> None:

@@ -13,7 +13,8 @@ from transformers import TextStreamer
 from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.changes.positions import Positions
 from easyedit_split.errors import ConfigError, DataError
-from easyedit_split.generation import generate
+from easyedit_split.generation import generate, stream
+from easyedit_split.models.loading import load_model
 
 RULES = [Positions("all"), Positions("answer"), Positions("after_prefix", 3)]
 LENGTHS = (5, 9, 20)  # one beyond the sliding window of 16 of the Gemma models
@@ -215,3 +216,83 @@ def test_numbers_out_of_range_and_no_room_in_the_context(lend: Any, tokenizer: A
     with pytest.raises(DataError, match=r"question 1 has \d+ tokens, and 64 new ones .* context of 256: shorten"):
         generate(model, tokenizer, ["Hi", "x" * 250])
     assert generate(model, tokenizer, []) == []
+
+
+# --- token by token ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_streamed_texts_are_those_of_generate(lend: Any, tokenizer: Any, kind: str, temperature: float) -> None:
+    """Rows of one batch, each of its own strength, against each question alone."""
+    model = lend(kind)
+    options: dict[str, Any] = {"max_new_tokens": NEW, "temperature": temperature, "seed": 3}
+    for rule in RULES:
+        artifact, strengths = noisy(model, scale=0.3, positions=rule), [3.0, 0.0, -3.0]
+        with artifact.attach(model, torch.tensor(strengths)):
+            steps = list(stream(model, tokenizer, QUESTIONS, **options))
+        assert 1 <= len(steps) <= NEW
+        for row, (m, question) in enumerate(zip(strengths, QUESTIONS, strict=True)):
+            with artifact.attach(model, m):
+                assert [steps[-1][row]] == generate(model, tokenizer, [question], **options), rule.rule
+
+
+def test_a_row_that_has_ended_stays_while_others_go_on() -> None:
+    model, tokenizer = load_model("demo")
+    questions = ["Write a review of the sofa.", "Is the sofa good? Answer yes or no.", "Hello"]
+    steps = list(stream(model, tokenizer, questions))
+    assert steps[-1] == [generate(model, tokenizer, [q])[0] for q in questions]
+    ends = {next(i for i, step in enumerate(steps) if step[row] == steps[-1][row]) for row in range(3)}
+    assert len(ends) > 1, "the rows end together: the test shows nothing"
+    assert len(steps) < 64, "no row ended: the test shows nothing"
+
+
+def test_two_streams_in_turns_are_each_as_alone(lend: Any, tokenizer: Any) -> None:
+    """Nothing is held between two tokens: strengths, random numbers and caches are each stream's own."""
+    model = lend("llama")
+    artifact, options = noisy(model, scale=0.3), {"max_new_tokens": NEW, "temperature": 1.0}
+    alone = []
+    for m, seed in ((3.0, 1), (-3.0, 2)):
+        with artifact.attach(model, m):
+            alone.append(generate(model, tokenizer, ["Hi"], seed=seed, **options)[0])
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    with artifact.attach(model, 0.0) as handle:
+        streams = [(m, stream(model, tokenizer, ["Hi"], seed=seed, **options)) for m, seed in ((3.0, 1), (-3.0, 2))]
+        texts = ["", ""]
+        for _ in range(NEW):
+            for k, (m, steps) in enumerate(streams):
+                handle.set_strength(m)
+                texts[k] = next(steps, [texts[k]])[0]
+    assert texts == alone
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_conversation_is_its_turns_in_the_template(lend: Any, tokenizer: Any) -> None:
+    from easyedit_split.data.tokens import Encoder
+
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello<|im_end|>"},
+        {"role": "user", "content": "And now?"},
+    ]
+    prompt = Encoder(tokenizer).prompt(turns)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert prompt.count(end) == 3  # one a turn: what the text says is no special token
+    said = tokenizer.decode([i for i in prompt if i < 256])
+    assert said.index("Hi") < said.index("Hello<|im_end|>") < said.index("And now?")
+    assert Encoder(tokenizer).prompt("Hi") == Encoder(tokenizer).prompt(turns[:1])
+    model = lend("qwen2")
+    assert list(stream(model, tokenizer, [turns], max_new_tokens=NEW))[-1] == generate(
+        model, tokenizer, [turns], max_new_tokens=NEW
+    )
+    with pytest.raises(DataError, match="a conversation of 3 turns needs a chat template"):
+        generate(model, tokenizer, [turns], chat=False)
+
+
+def test_a_stream_refuses_what_generate_refuses(lend: Any, tokenizer: Any) -> None:
+    model = lend("qwen2")
+    with pytest.raises(ConfigError, match="temperature = -1"):
+        next(stream(model, tokenizer, ["Hi"], temperature=-1.0))
+    with pytest.raises(DataError, match="context of 256"):
+        next(stream(model, tokenizer, ["x" * 300]))

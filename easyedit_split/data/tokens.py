@@ -7,12 +7,14 @@ users never becomes a special token.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError, DataError
 from .pairs import PreferencePair
+
+Turns = Sequence[Mapping[str, str]]  # a conversation: {"role": "user" or "assistant", "content": text}, oldest first
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ class Encoder:
         self._specials = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or r"(?!)")
         self.end_id = self._end_of_turn()
 
-    def prompt(self, question: str) -> list[int]:
-        """Token ids of the prompt.
+    def prompt(self, question: str | Turns) -> list[int]:
+        """Token ids of the prompt: a question, or the turns of a conversation whose next turn is the model's.
 
         Raises:
-            DataError: the prompt is empty, so that the first answer token would follow nothing.
+            DataError: the prompt is empty, so that the first answer token would follow nothing; or several turns
+                without a chat template.
         """
-        ids = self._rendered_ids(question) if self.chat else self._plain_ids(question)
+        turns = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+        if not self.chat and len(turns) != 1:
+            raise DataError(f"a conversation of {len(turns)} turns needs a chat template: ask one question")
+        ids = self._rendered_ids(turns) if self.chat else self._plain_ids(turns[0]["content"])
         if not ids:
             raise DataError(
                 "the prompt is empty and the tokenizer has no start token: give a question, or use the chat template"
@@ -118,20 +124,22 @@ class Encoder:
         Raises:
             ConfigError: the template refuses the messages (Gemma's knows no system role).
         """
-        return self._render(question, self.system_prompt, answer)
+        answers = [] if answer is None else [{"role": "assistant", "content": answer}]
+        return self._render([*self._system(), {"role": "user", "content": question}, *answers])
 
-    def _render(self, question: str, system_prompt: str, answer: str | None = None) -> str:
+    def _system(self) -> list[Mapping[str, str]]:
+        return [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+
+    def _render(self, messages: Turns) -> str:
         from jinja2 import TemplateError
 
-        messages = [{"role": "user", "content": question}]
-        if system_prompt:
-            messages.insert(0, {"role": "system", "content": system_prompt})
-        if answer is not None:
-            messages.append({"role": "assistant", "content": answer})
+        answers_next = messages[-1]["role"] != "assistant"
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
+            return self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=answers_next
+            )
         except TemplateError as error:
-            remedy = "leave system_prompt empty" if system_prompt else "set use_chat_template=false"
+            remedy = "leave system_prompt empty" if self.system_prompt else "set use_chat_template=false"
             raise ConfigError(f"the tokenizer's chat template fails ({error}): {remedy}") from None
 
     def _end_of_turn(self) -> int | None:
@@ -143,18 +151,21 @@ class Encoder:
                 return self.tokenizer.convert_tokens_to_ids(found.group())
         return self.tokenizer.eos_token_id
 
-    def _rendered_ids(self, question: str) -> list[int]:
-        texts = (question, self.system_prompt)
-        written = sorted({special for text in texts for special in self._specials.findall(text)})
+    def _rendered_ids(self, turns: Turns) -> list[int]:
+        messages = [*self._system(), *turns]
+        written = sorted({special for turn in messages for special in self._specials.findall(turn["content"])})
         if not written:
-            return self.tokenizer(self.render(question), add_special_tokens=False).input_ids
+            return self.tokenizer(self._render(messages), add_special_tokens=False).input_ids
         # Special tokens written by the user are rendered as placeholders, then tokenised as ordinary text.
         marks = {chr(0xF0000 + i): text for i, text in enumerate(written)}
         mark_of = {text: mark for mark, text in marks.items()}
         any_mark = f"[{''.join(marks)}]"
-        hidden = [self._specials.sub(lambda m: mark_of[m.group()], re.sub(any_mark, "", text)) for text in texts]
+        hidden = [
+            {**turn, "content": self._specials.sub(lambda m: mark_of[m.group()], re.sub(any_mark, "", turn["content"]))}
+            for turn in messages
+        ]
         ids: list[int] = []
-        for piece in re.split(f"({any_mark})", self._render(*hidden)):
+        for piece in re.split(f"({any_mark})", self._render(hidden)):
             if piece in marks:
                 ids += self._user_ids(marks[piece])
             elif piece:

@@ -111,7 +111,7 @@ def encoder_for(tokenizer: Tokenizer, artifact: SteeringArtifact | None, chat: b
 
 def _checked_factors(factors: Any) -> np.ndarray:
     try:
-        grid = np.asarray(factors, dtype=float)
+        grid = np.array(factors, dtype=float)
     except (TypeError, ValueError, RuntimeError):
         raise ConfigError(f"factors = {factors!r} is no list of numbers: give one or more strengths") from None
     if grid.ndim != 1 or not len(grid):
