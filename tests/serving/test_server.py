@@ -42,7 +42,7 @@ class Server:
         self.log = log
         command = [
             sys.executable, "-m", "easyedit_split", "serve", *(str(folder / name) for name in NAMES), "--model", "demo",
-            "--port", str(self.port), "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "32",
+            "--port", str(self.port), "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "32", "--num-gpu-blocks-override", "128",
         ]  # fmt: skip
         with log.open("w") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
