@@ -43,6 +43,7 @@ class Server:
         command = [
             sys.executable, "-m", "easyedit_split", "serve", *(str(folder / name) for name in NAMES), "--model", "demo",
             "--port", str(self.port), "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "32",
+            "--num-gpu-blocks-override", "128",
         ]  # fmt: skip
         with log.open("w") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
@@ -206,7 +207,6 @@ def test_many_clients_at_once_get_each_their_own_answer(server: Server, referenc
     assert answers == [_want(reference, name, m, question) for name, m, question in cells]
 
 
-@pytest.mark.slow
 def test_a_thousand_requests_at_32_at_a_time(server: Server, reference: Reference) -> None:
     """Random artifacts, strengths and lengths: each answer is a beginning of `attach`'s; memory stays flat."""
     draw = random.Random(2)
