@@ -87,7 +87,7 @@ def test_it_is_converted_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(torch.equal(v, model[0].state_dict()[k]) for k, v in again.state_dict().items())
 
 
-def test_preference_rises_and_far_out_both_are_lost(model: Any, trained: tuple[SteeringArtifact, Path]) -> None:
+def test_preference_rises_then_stops_rising_and_utility_is_lost(model: Any, trained: tuple[SteeringArtifact, Path]) -> None:
     """On pairs that were not trained on: the three regions, each a difference of many standard errors."""
     table = sweep(*model, warmth("test", 8), trained[0], FACTORS, "sum")
     preference, utility = table.preference(), table.utility()
@@ -97,7 +97,8 @@ def test_preference_rises_and_far_out_both_are_lost(model: Any, trained: tuple[S
     assert fall.mean() > 3 * fall.std(ddof=1) / np.sqrt(len(fall)) > 0
     lost = utility[1] - utility[3]
     assert lost.mean() > 3 * lost.std(ddof=1) / np.sqrt(len(lost)) > 0
-    assert preference[3].mean() < preference[2].mean()
+    near, far = rise.mean() / FACTORS[2], (preference[3] - preference[2]).mean() / (FACTORS[3] - FACTORS[2])
+    assert far < near / 2  # it has stopped rising as it did
 
 
 def test_at_zero_it_is_the_unsteered_model_and_afterwards_too(
