@@ -1,4 +1,4 @@
-.PHONY: check test host
+.PHONY: check test host package
 check:
 	ruff check .
 	ruff format --check .
@@ -9,3 +9,6 @@ test:
 
 host:
 	pytest -m host tests/host
+
+package:
+	.ci/package

@@ -44,6 +44,28 @@ setup(
     description="SPLIT steering and the unified view of weight, LoRA and vector interventions, for EasyEdit and alone",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="easyedit_split contributors",
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2602.02343",
+        "EasyEdit": "https://github.com/zjunlp/EasyEdit",
+    },
+    keywords=[
+        "activation steering",
+        "steering vectors",
+        "control vectors",
+        "LoRA",
+        "large language models",
+        "EasyEdit",
+    ],  # fmt: skip
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     license="MIT",
     python_requires=">=3.10",
     packages=[

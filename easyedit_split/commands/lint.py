@@ -20,7 +20,9 @@ SHOWN = 6  # rows of a finding
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="pairs: a file (.jsonl, .json, .csv, .parquet)")
+    parser.add_argument(
+        "file", metavar="FILE", help="pairs: a file (.jsonl, .json, .csv, .parquet), or a data set's name"
+    )
     parser.add_argument("--train", metavar="FILE", help="training pairs, in which those of FILE should not be found")
     parser.add_argument(
         "--tokens",
@@ -35,25 +37,23 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..data.lint import lint, readable_pairs
-    from ..data.pairs import load_pairs, read_rows
+    from ..data.lint import lint
+    from ..data.sources import load_part
 
     hp = settings(arguments)
     if (arguments.tokens or arguments.losses) and not hp.model_name_or_path:
         raise ConfigError("--tokens and --losses need a model: set model_name_or_path=FOLDER (or demo)")
-    rows = list(read_rows(Path(arguments.file)))
-    pairs, numbers, found = readable_pairs(rows, arguments.file)
-    training = _flat(load_pairs(arguments.train)) if arguments.train else []
+    places, numbers, pairs, found = _read(arguments.file, "test" if arguments.train else "train")
+    training = load_part(arguments.train, "train") if arguments.train else []
     of_pairs = lint(pairs, training)
     if arguments.tokens or arguments.losses:
         of_tokens = _of_tokens(hp, pairs)
         of_pairs += of_tokens
         if arguments.losses:
             of_pairs += _of_losses(hp, pairs, {i for f in of_tokens for i in f.rows})
-    places = [place for place, _ in rows]
     table = [
-        [f.check, len(f.rows), f"{len(f.rows) / len(rows):.0%}", _shown(f, places, which), f.remedy]
-        for group, which in ((found, range(len(rows))), (of_pairs, numbers))
+        [f.check, len(f.rows), f"{len(f.rows) / len(places):.0%}", _shown(f, places, which), f.remedy]
+        for group, which in ((found, range(len(places))), (of_pairs, numbers))
         for f in group
     ]
     if not table:
@@ -72,8 +72,19 @@ def _shown(finding: Finding, places: Sequence[str], numbers: Sequence[int]) -> s
     return named + rest + (f" ({finding.detail})" if finding.detail else "")
 
 
-def _flat(pairs: Any) -> list[PreferencePair]:
-    return pairs if isinstance(pairs, list) else [pair for group in pairs.values() for pair in group]
+def _read(source: str, part: str) -> tuple[list[str], list[int], list[PreferencePair], list[Finding]]:
+    """Places of all rows, the rows that could be read, their pairs, and a finding for every other row; of a data set's
+    name, its `part`."""
+    from ..data.lint import readable_pairs
+    from ..data.pairs import SUFFIXES, read_rows
+    from ..data.sources import load_part
+
+    if not Path(source).is_file() and Path(source).suffix not in SUFFIXES:
+        pairs = load_part(source, part)
+        return [f"row {i + 1}" for i in range(len(pairs))], list(range(len(pairs))), pairs, []
+    rows = list(read_rows(Path(source)))
+    pairs, numbers, found = readable_pairs(rows, source)
+    return [place for place, _ in rows], numbers, pairs, found
 
 
 def _of_tokens(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> list[Finding]:

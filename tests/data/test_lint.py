@@ -136,6 +136,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["lint", twice, "--train", str(tmp_path / "a.jsonl")]) == 1
     out = capsys.readouterr().out
     assert f"line {len(SOUND) + 1}" in out and "seen in training" in out and "2 findings" in out
+    assert main(["lint", "demo:reviews"]) == 0  # the shipped pairs are sound in their text
+    assert main(["lint", "demo:concepts"]) == 1  # but there the wanted answer always is the longer one
+    assert "the wanted answer is longer" in capsys.readouterr().out
     (tmp_path / "c.jsonl").write_text((tmp_path / "a.jsonl").read_text() + "oops\n")
     assert main(["lint", str(tmp_path / "c.jsonl")]) == 2
     assert main(["lint", str(tmp_path / "a.jsonl"), "--tokens"]) == 2
