@@ -81,7 +81,7 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     front.
 
     Raises:
-        FitError: no method has both fits.
+        FitError: no method has both fits and a utility that was measured at m = 0.
     """
     _need(analyses)
     figure = _figure(4.4)
@@ -89,10 +89,10 @@ def plot_front(analyses: Mapping[str, Analysis], title: str = "") -> Figure:
     fronts = {
         label: measured_front(one.measured)
         for label, one in analyses.items()
-        if one.preference_fit is not None and one.utility_fit is not None
+        if one.recommendation is not None and one.recommendation.measured
     }
     if not fronts:
-        raise FitError("No method has both curves fitted, so there is no front to plot; see the notes of the analyses.")
+        raise FitError("No method has both fits and a utility at m = 0, so there is no front to plot; see the notes.")
     furthest = max(edge.utility_drop[-1] for edge in fronts.values())
     for number, (label, edge) in enumerate(fronts.items()):
         found, colour = analyses[label], COLOURS[number % len(COLOURS)]

@@ -105,7 +105,10 @@ def advise(
     if at is None:
         failed = tuple(doubts_of_examples(curves, 0.0))
         message = " ".join(
-            [f"No swept strength keeps within {nats(budget)} of utility.", *(d.sentence for d in failed)]
+            [
+                f"Of the predicted utility at m = 0 no swept strength keeps within {nats(budget)}.",
+                *(d.sentence for d in failed),
+            ]
         )
         return Recommendation(None, nan, nan, nan, nan, budget, "never", within, message, doubts=failed)
     if measured.gain[at] <= 0 and measured.swept[measured.zero]:
@@ -144,6 +147,8 @@ def _interval(draws: Array) -> tuple[float, float]:
 
 def _stopped(measured: Measured, at: int, beyond: int | None, limit: Limit, budget: float, within: str) -> list[str]:
     """What was measured that speaks against every other strength."""
+    if not measured.swept[measured.zero]:
+        return []
     low, high = measured.ends
     parts = []
     if limit == "none":

@@ -111,7 +111,7 @@ def _figures(
         if len(group) > 1:
             caption = f"Preference and utility of every method, reduction={reduction!r}"
             made.append((caption, f"curves_all_{reduction}", plots.plot_curves(group)))
-        if any(one.recommendation is not None for one in group.values()):
+        if any(one.recommendation is not None and one.recommendation.measured for one in group.values()):
             caption = f"Preference gained for utility lost, reduction={reduction!r}"
             made.append((caption, f"front_{reduction}", plots.plot_front(group)))
     for key, one in analyses.items():

@@ -191,6 +191,7 @@ def test_without_zero_in_the_sweep_nothing_is_relied_on():
     table.reduction = "mean"
     found = analysis.analyse(table)
     assert "Utility is undefined at m = 0" in found.advice and "sweep 0" not in found.advice
+    assert "costs" not in found.advice and "budget" not in found.advice
     assert analysis.strength_table({"a": found}).rows[0][4] is None  # no gain from a value nobody measured
 
 
