@@ -87,7 +87,9 @@ def test_it_is_converted_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(torch.equal(v, model[0].state_dict()[k]) for k, v in again.state_dict().items())
 
 
-def test_preference_rises_then_stops_rising_and_utility_is_lost(model: Any, trained: tuple[SteeringArtifact, Path]) -> None:
+def test_preference_rises_then_stops_rising_and_utility_is_lost(
+    model: Any, trained: tuple[SteeringArtifact, Path]
+) -> None:
     """On pairs that were not trained on: the three regions, each a difference of many standard errors."""
     table = sweep(*model, warmth("test", 8), trained[0], FACTORS, "sum")
     preference, utility = table.preference(), table.utility()
