@@ -199,8 +199,9 @@ def _lines(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Strengths, the law where the points on both sides bear it out, and elsewhere the points joined; NaN otherwise.
 
-    Borne out: the law is within the interval of both points, or within 1.5% of the curve's range, and as near to the
-    joined points all the way between them.
+    Borne out: the law is within the interval of both points and 3% of the curve's range, or within 1.5% of that range,
+    and as near to the joined points all the way between them. (Pairs differ by more than their curves bend, so that an
+    interval alone would bear out anything.)
     """
     known = np.isfinite(curve.mean)
     at, mean, half = curve.m[known], curve.mean[known], np.diff(interval[known], axis=1)[:, 0] / 2
@@ -209,7 +210,7 @@ def _lines(
     if fit is None or len(at) < 2:
         return m, np.full(len(m), np.nan), chord
     law = fit.predict(m)
-    near = np.maximum(np.interp(m, at, half), NEAR * np.ptp(mean))
+    near = np.clip(np.interp(m, at, half), NEAR * np.ptp(mean), 2 * NEAR * np.ptp(mean))
     points = np.searchsorted(m, at)
     good = np.abs(law - chord) <= near
     curved = np.abs(law - cubic(at, mean, m)) <= near
