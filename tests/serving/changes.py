@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from swept import write_sweep
 from tiny import random_delta
 
-from easyedit_split import SteeringArtifact, SweepTable
+from easyedit_split import SteeringArtifact
 from easyedit_split.changes.forms import make_delta
 from easyedit_split.changes.positions import Positions
 from easyedit_split.data.tokens import Encoder
@@ -50,20 +50,8 @@ def write_artifacts(model: Any, folder: Path) -> Path:
         place = resolve_site(model, site)
         delta = random_delta(make_delta(form, place.d_in, place.d_out, rank=4), size, seed)
         SteeringArtifact(delta, site, positions, describe_model(model)).save(folder / name)
-    write_sweep(SteeringArtifact.load(folder / SWEPT), folder / SWEPT)
+    write_sweep(SteeringArtifact.load(folder / SWEPT), folder / SWEPT / "sweep.parquet")
     return folder
-
-
-def write_sweep(artifact: SteeringArtifact, folder: Path, **header: Any) -> None:
-    """A sweep whose preference rises up to m = 3 and whose utility falls beyond m = 2."""
-    m = np.linspace(-6, 6, 25)
-    decay = (1 + m**2 / 20) ** -1.5
-    preference, utility = (2 * m + 1) * decay, 4 * decay
-    s = np.log1p(np.exp(-utility))  # utility = log-odds of giving either answer, whose loss is s
-    p = np.logaddexp(0, -preference) + s
-    about = {"form": artifact.form, "site": str(artifact.site), "origin": artifact.origin, **header}
-    losses = [np.repeat(loss[:, None], 3, axis=1) for loss in (p, p + preference)]
-    SweepTable(m, *losses, "sum", np.ones(3), np.ones(3), {"artifact": about}).save(folder / "sweep.parquet")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from changes import CHANGES, SWEPT, write_sweep
+from changes import CHANGES, SWEPT
+from swept import write_sweep
 
 from easyedit_split import SteeringArtifact
 from easyedit_split.errors import ArtifactError, ConfigError
@@ -48,7 +49,7 @@ def test_the_sweep_beside_it_gives_strength_and_range(folder: Path) -> None:
 
 def test_another_change_s_sweep_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "lora", tmp_path / "lora")
-    write_sweep(SteeringArtifact.load(folder / "vector"), tmp_path / "lora")
+    write_sweep(SteeringArtifact.load(folder / "vector"), tmp_path / "lora" / "sweep.parquet")
     with pytest.raises(ArtifactError, match="the sweep of another change"):
         Catalogue.read([tmp_path / "lora"])
 
