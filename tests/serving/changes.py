@@ -62,8 +62,8 @@ def write_sweep(artifact: SteeringArtifact, folder: Path, **header: Any) -> None
     s = np.log1p(np.exp(-utility))  # utility = log-odds of giving either answer, whose loss is s
     p = np.logaddexp(0, -preference) + s
     about = {"form": artifact.form, "site": str(artifact.site), "origin": artifact.origin, **header}
-    losses = [np.repeat(loss[:, None], 3, axis=1) for loss in (p, p + preference)]
-    SweepTable(m, *losses, "sum", np.ones(3), np.ones(3), {"artifact": about}).save(folder / "sweep.parquet")
+    losses = [np.repeat(loss[:, None], 24, axis=1) for loss in (p, p + preference)]
+    SweepTable(m, *losses, "sum", np.ones(24), np.ones(24), {"artifact": about}).save(folder / "sweep.parquet")
 
 
 @dataclass(frozen=True)
