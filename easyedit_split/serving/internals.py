@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError
 
-TESTED = ("0.32.0",)
+TESTED = ("0.32.0", "0.31.0")
 
 
 @dataclass(frozen=True)
