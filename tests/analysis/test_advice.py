@@ -358,6 +358,11 @@ def test_strengths_whose_squares_are_no_numbers_are_refused_in_a_sentence(scale:
         analysis.fit_utility(table.factors, falling(GRID))
 
 
+def test_a_seed_below_zero_is_one_sentence():
+    with pytest.raises(FitError, match="seed is -1; give a whole number of 0 or more"):
+        analysis.analyse(sweep(GRID, rising, falling), seed=-1)
+
+
 def test_broken_losses_are_one_sentence_with_a_remedy_that_helps():
     table = sweep(GRID, rising, falling)
     table.loss_pos[0, 0] = 1e200
