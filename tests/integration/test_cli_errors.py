@@ -44,6 +44,7 @@ def _said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) 
     ("arguments", "said"),
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["tune", "--points", "0"], "--points 0 is too few for a sweep: give 3 or more"),
         (["train", "--lr", "0.1"], "--lr is a setting, not an option: write lr=0.1"),
         (["train", "--lr=0.1"], "write lr=0.1"),
         (["train", "--learning-rate", "0.1"], "write lr=0.1"),
