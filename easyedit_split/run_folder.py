@@ -92,6 +92,8 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         ArtifactError: no sweeps there, or a broken file.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ArtifactError(f"{folder} is a file: give the folder of a run")
     homes = sorted({file.parent for file in folder.rglob("sweep*.parquet") if sweeps_in(file.parent)})
     if not homes:
         raise ArtifactError(f"{folder} holds no {TEST}: give the folder of a run, or run demo or sweep first")
@@ -214,7 +216,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: int, n_boot: int) -> dict[str, str]:
     """What was run, for the head of the report; what is not the same for all methods is said for each."""
     headers = {name: table.header for name, table in tables.items()}
-    origins = {name: _source(table).get("origin") or {} for name, table in tables.items()}
+    origins = {name: _mapping(_source(table).get("origin")) for name, table in tables.items()}
     return {
         "model": _shared({name: _model(header) for name, header in headers.items()}),
         "device": _shared({n: f"{h.get('device', 'unknown')}, {h.get('dtype', 'unknown dtype')}"
@@ -223,10 +225,15 @@ def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: in
         "test pairs": _shared({name: _pairs(table) for name, table in tables.items()}),
         "budget": f"{nats(max_utility_drop)} of utility against m = 0",
         "bootstrap": f"{n_boot:,} draws over examples, seed {seed}",
-        "versions": _shared({n: ", ".join(f"{k} {v}" for k, v in h.get("versions", {}).items())
+        "versions": _shared({n: ", ".join(f"{k} {v}" for k, v in _mapping(h.get("versions")).items())
                              for n, h in headers.items()}),
         "commit": _commit(),
     } | {f"training of {name}": _training(origin) for name, origin in origins.items()}  # fmt: skip
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What a header says under a key; nothing where that is no mapping."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _shared(values: Mapping[str, str]) -> str:
@@ -237,7 +244,7 @@ def _shared(values: Mapping[str, str]) -> str:
 
 
 def _model(header: Mapping[str, Any]) -> str:
-    about = header.get("model", {})
+    about = _mapping(header.get("model"))
     weights = f", weights {about['weights'][:8]}" if isinstance(about.get("weights"), str) else ""
     return f"{Path(str(about.get('name', 'unknown'))).name} ({about.get('architecture', 'unknown')}{weights})"
 
@@ -248,7 +255,7 @@ def _pairs(table: SweepTable) -> str:
 
 
 def _training(origin: Mapping[str, Any]) -> str:
-    objective, config = dict(origin.get("objective", {})), origin.get("config", {})
+    objective, config = dict(_mapping(origin.get("objective"))), _mapping(origin.get("config"))
     name = objective.pop("name", "unknown")
     settings = {**objective, **{k: config[k] for k in ("n_epochs", "lr", "steering_factors", "seed") if k in config}}
     return f"{name}, {origin.get('pairs', '?')} pairs, " + ", ".join(f"{k} {v}" for k, v in settings.items())

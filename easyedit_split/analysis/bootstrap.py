@@ -21,6 +21,8 @@ def draw_counts(n_examples: int, n_boot: int, seed: int) -> Array:
     """How often each example is in each draw, (n_boot, n_examples); rows sum to n_examples."""
     if n_boot < 1:
         raise FitError(f"n_boot is {n_boot}; a bootstrap needs at least 1 draw, 1000 is usual.")
+    if seed < 0:
+        raise FitError(f"seed is {seed}; give a whole number of 0 or more.")
     drawn = np.random.default_rng(seed).integers(n_examples, size=(n_boot, n_examples))
     drawn += n_examples * np.arange(n_boot)[:, None]
     return np.bincount(drawn.ravel(), minlength=n_boot * n_examples).reshape(n_boot, n_examples).astype(float)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FitError
 from . import decay
+from .logodds import check_reach
 from .result import FitResult, r_squared
 from .solve import Problem, Solution, solve
 from .uncertainty import uncertainty
@@ -36,6 +37,7 @@ def fit_preference(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, 
         FitResult. When all m >= 0 (or all m <= 0) one branch is fitted, and the result says so.
     Raises:
         FitError: the input cannot determine the curve (shapes, too few points, flat, bad standard errors).
+        DataError: see ``logodds.check_reach``.
     """
     return _fit("preference", m, y, stderr, law)
 
@@ -50,6 +52,7 @@ def _fit(kind: decay.Kind, m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None,
         raise FitError(f"law is {law!r}; say 'paper' or 'smooth'.")
     at, value, error, n_dropped = _points(kind, m, y, stderr)
     sides = _sides(kind, at)
+    check_reach(at)
     reach, centre, spread = float(np.abs(at).max()), float(value.mean()), float(value.std())
     problem = Problem(at / reach, (value - centre) / spread, 1.0 / error, kind == "preference", sides,
                       law == "smooth" and len(sides) == 2)  # fmt: skip

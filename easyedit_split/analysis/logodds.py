@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 LOG_HALF = -0.6931471805599453
 LOSS_FLOOR = -1e-4  # float32 log-softmax may give a loss this little below zero by rounding; less is an error
+LOSS_CEILING = 1e30  # nats; a finite loss above it is a broken number
+SMALLEST, LARGEST = 1e-100, 1e100  # of the strengths of a sweep: their squares and slopes stay numbers
 
 
 class Sweep(Protocol):
@@ -46,6 +48,9 @@ def _losses(loss_pos: ArrayLike, loss_neg: ArrayLike) -> tuple[Array, Array]:
         lowest = np.nanmin(loss, initial=0.0)
         if lowest < LOSS_FLOOR:
             raise DataError(f"{name} holds {lowest:.6g} but a loss is at least 0; pass losses, not log-probabilities.")
+        highest = np.max(loss, initial=0.0, where=np.isfinite(loss))
+        if highest > LOSS_CEILING:
+            raise DataError(f"{name} holds {highest:.6g} nats, more than any model gives; measure the sweep again.")
     return pos, neg
 
 
@@ -130,15 +135,17 @@ def make_curve(kind: str, m: ArrayLike, values: ArrayLike) -> Curve:
     another set of examples than its neighbours': the counts say how many.
 
     Raises:
-        DataError: shapes do not match, there is no example, m is not finite, or a strength is listed twice.
+        DataError: shapes do not match, there is no example, m is not finite or out of range, or a strength is listed
+            twice.
     """
-    at, table = np.asarray(m, dtype=float), np.asarray(values, dtype=float)
+    at, table = np.asarray(m, dtype=float) + 0.0, np.asarray(values, dtype=float)  # -0.0 becomes 0.0
     if at.ndim != 1 or table.ndim != 2 or len(table) != len(at) or not table.size:
         raise DataError(
             f"Strengths of shape {at.shape} and log-odds of shape {table.shape} do not match; give (M,) and (M, N)."
         )
     if not np.isfinite(at).all():
         raise DataError(f"A strength of the sweep is {at[~np.isfinite(at)][0]}; give finite strengths.")
+    check_reach(at)
     order = np.argsort(at, kind="stable")
     at, table = at[order], table[order]
     repeated = at[1:][np.diff(at) == 0]
@@ -154,6 +161,20 @@ def make_curve(kind: str, m: ArrayLike, values: ArrayLike) -> Curve:
     return Curve(kind, at, np.where(defined, table, np.nan), mean, stderr, table.shape[1] - count)
 
 
+def check_reach(m: Array) -> None:
+    """Check that the largest of the strengths (M,) is of a size that can be reckoned with.
+
+    Raises:
+        DataError: it is above 1e100, or not 0 and below 1e-100.
+    """
+    reach = float(np.abs(m).max())
+    if reach and not SMALLEST <= reach <= LARGEST:
+        raise DataError(
+            f"The largest strength is {reach:.3g} but must lie between {SMALLEST:g} and {LARGEST:g}; scale the change, "
+            "so that strengths near 1 matter."
+        )
+
+
 def curves(table: Sweep) -> tuple[Curve, Curve]:
     """Preference and utility curve of a sweep.
 
@@ -166,9 +187,10 @@ def curves(table: Sweep) -> tuple[Curve, Curve]:
     if not np.isfinite(preference.mean).any():
         raise FitError("Every loss of the sweep is NaN or infinite; measure the sweep again.")
     if not np.isfinite(utility.mean).any():
+        remedy = "use reduction='sum'" if table.reduction == "mean" else "measure the sweep again"
         raise FitError(
             f"All {utility.n_points} utility points are undefined with reduction={table.reduction!r} "
-            "(the two answers' probabilities add up to 1 or more); use reduction='sum'."
+            f"(the two answers' probabilities add up to 1 or more); {remedy}."
         )
     return preference, utility
 

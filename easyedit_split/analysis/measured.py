@@ -17,6 +17,7 @@ from .logodds import Curve
 
 Array = NDArray[np.float64]
 
+ROUNDING = 1e-12  # share of a preference, or of 1 nat, below which two are equal
 BETWEEN = 400  # strengths looked at between the swept ones, over the sweep
 LEFT_OUT = 0.5  # the error in a whole gap, from that of a left-out strength, whose gap is twice as wide
 
@@ -26,7 +27,8 @@ class Measured:
     """Both curves at the strengths where both are defined, and at m = 0; nats.
 
     Attributes:
-        m: (K,) ascending, 0 among them. swept: (K,) False only at a 0 that was not measured.
+        m: (K,) ascending, 0 among them. swept: (K,) False only at a 0 that was not measured. lost: swept strengths that
+            are not in m, because a curve is undefined there.
         preference, utility: (K,) means over examples. gain: preference against m = 0. spent: loss of utility,
             counted from m = 0 or from the highest utility between 0 and m, whichever is more; 0 at 0.
         gain_draws, spent_draws, lift_draws: (B, K) the same for drawn examples, and utility against m = 0.
@@ -36,6 +38,7 @@ class Measured:
 
     m: Array
     swept: NDArray[np.bool_]
+    lost: Array
     preference: Array
     utility: Array
     gain: Array
@@ -51,8 +54,13 @@ class Measured:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Lowest and highest swept strength."""
+        """Lowest and highest of the swept strengths where both curves are defined."""
         return float(self.m[self.swept][0]), float(self.m[self.swept][-1])
+
+    @property
+    def where(self) -> str:
+        """To be said of swept strengths: nothing, or that not all of them are known."""
+        return " where both curves are defined" if len(self.lost) else ""
 
     @property
     def zero(self) -> int:
@@ -65,18 +73,22 @@ class Measured:
         highest = way[self.utility[way] == self.utility[way].max()]
         return int(highest[np.argmin(np.abs(self.m[highest]))])
 
+    def higher(self, at: int) -> NDArray[np.bool_]:
+        """Where preference is higher than at ``at``, by more than rounding, (K,)."""
+        return self.preference > self.preference[at] + _rounding(self.preference[at])
+
     def best(self, budget: float) -> int | None:
         """The swept strength of highest preference within the budget, of equals the one nearest 0; None without one."""
         allowed = self.swept & (self.spent <= budget)
         if not allowed.any():
             return None
         value = np.where(allowed, self.preference, -np.inf)
-        top = np.flatnonzero(value == value.max())
+        top = np.flatnonzero(value >= value.max() - _rounding(value.max()))
         return int(top[np.argmin(np.abs(self.m[top]))])
 
     def beyond(self, best: int, budget: float) -> int | None:
         """The nearest swept strength of higher preference than at ``best`` that costs more than the budget."""
-        dearer = np.flatnonzero(self.swept & (self.spent > budget) & (self.preference > self.preference[best]))
+        dearer = np.flatnonzero(self.swept & (self.spent > budget) & self.higher(best))
         return int(dearer[np.argmin(np.abs(self.m[dearer] - self.m[best]))]) if len(dearer) else None
 
     def best_interval(self, budget: float, best: int) -> tuple[float, float]:
@@ -85,6 +97,10 @@ class Measured:
         drawn = self.dense[np.where(allowed, self.gain_dense_draws, -np.inf).argmax(axis=1)]
         low, high = interval(drawn[:, None], LEVEL)[0]
         return min(float(low), float(self.m[best])), max(float(high), float(self.m[best]))
+
+
+def _rounding(value: float) -> float:
+    return ROUNDING * max(1.0, abs(value))
 
 
 def measured(preference: Curve, utility: Curve, at_zero: tuple[float, float], draws: tuple[Array, Array],
@@ -116,7 +132,7 @@ def measured(preference: Curve, utility: Curve, at_zero: tuple[float, float], dr
     gain_dense = joined[0] - levels[0][:, zero, None]
     lift = levels[1] - levels[1][:, zero, None]
     return Measured(
-        m, swept, levels[0][0], levels[1][0], gain[0], spent[0], gain[1:], spent[1:], lift[1:],
+        m, swept, preference.m[~known], levels[0][0], levels[1][0], gain[0], spent[0], gain[1:], spent[1:], lift[1:],
         dense, gain_dense[0], spent_dense[0], gain_dense[1:], spent_dense[1:],
     )  # fmt: skip
 

@@ -83,8 +83,14 @@ class Analysis:
         return (
             f"{verdict} {best.strength}: preference {best.preference_gain:+.3g} [{low:.3g}, {high:.3g}] and a loss of "
             f"utility of {best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget {best.max_utility_drop:g}), "
-            f"measured there on {self.n_examples} pairs. {best.message}"
+            f"measured there on {self._pairs_at(best.m)}. {best.message}"
         )
+
+    def _pairs_at(self, m: float) -> str:
+        """How many pairs have both curves at a swept strength."""
+        one = [curve.values[curve.m == m] for curve in (self.preference, self.utility)]
+        n = int(np.isfinite(one[0] + one[1]).sum())
+        return f"{n} pair" if n == 1 else f"{n} pairs"
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -100,7 +100,8 @@ def advise(
         header: of the sweep.
     """
     allowed = measured.spent[measured.swept] <= budget
-    within: Literal["some", "all", "none"] = "all" if allowed.all() else "some" if allowed.any() else "none"
+    everywhere = allowed.all() and not len(measured.lost)
+    within: Literal["some", "all", "none"] = "all" if everywhere else "some" if allowed.any() else "none"
     at, nan = measured.best(budget), float("nan")
     if at is None:
         failed = tuple(doubts_of_examples(curves, 0.0))
@@ -150,17 +151,20 @@ def _stopped(measured: Measured, at: int, beyond: int | None, limit: Limit, budg
     if not measured.swept[measured.zero]:
         return []
     low, high = measured.ends
-    parts = []
+    parts, where = [], measured.where
     if limit == "none":
-        parts.append("No swept strength raises preference within the budget.")
+        parts.append(f"No swept strength{where} raises preference within the budget.")
     elif limit == "sweep":
-        parts.append(f"Preference is highest at the end of the sweep from {low:g} to {high:g}.")
+        end = f"strengths from {low:g} to {high:g}{where}" if where else f"sweep from {low:g} to {high:g}"
+        parts.append(f"Preference is highest at the end of the {end}.")
     elif limit == "peak":
-        parts.append("No other swept strength has a higher preference.")
+        parts.append(f"No other swept strength{where} has a higher preference.")
     if beyond is not None:
+        cost = float(f"{measured.spent[beyond]:.4g}")
+        dearer = f"{nats(cost)}, more" if cost > budget else f"{nats(measured.spent[beyond] - budget)} more"
         parts.append(
-            f"The nearest strength of higher preference, m = {measured.m[beyond]:.3g}, costs "
-            f"{measured.spent[beyond]:.4g} nats, more than the budget."
+            f"The nearest strength of higher preference{where}, m = {measured.m[beyond]:.3g}, costs {dearer} than the "
+            "budget."
         )
     if within == "all":
         parts.append(f"Every swept strength stays within {nats(budget)}.")

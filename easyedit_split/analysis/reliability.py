@@ -52,9 +52,8 @@ class Advised:
     @property
     def neighbours(self) -> list[int]:
         """The measured strengths next to it that have a higher preference: between it and them a better one may lie."""
-        found = self.measured
-        sides = [i for i in (self.at - 1, self.at + 1) if 0 <= i < len(found.m)]
-        return [i for i in sides if found.preference[i] > found.preference[self.at]]
+        higher = self.measured.higher(self.at)
+        return [i for i in (self.at - 1, self.at + 1) if 0 <= i < len(higher) and higher[i]]
 
     @property
     def fall(self) -> tuple[float, float]:
@@ -106,7 +105,8 @@ def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
     found, at, m = advised.measured, advised.at, advised.m
     tolerance = min(OVERSPENT, advised.budget / 2)
     if n_examples < PAIRS:
-        yield Doubt("pairs", f"{n_examples} pairs are too few for an interval: measure {PAIRS} or more.")
+        few = "1 pair is" if n_examples == 1 else f"{n_examples} pairs are"
+        yield Doubt("pairs", f"{few} too few for an interval: measure {PAIRS} or more.")
     elif advised.spent[1] > advised.budget + tolerance:
         yield Doubt("budget", f"Other pairs may lose {advised.spent[1]:.2g} nats there: measure more pairs.")
     if m != 0 and not advised.gain[0] > 0:
@@ -117,8 +117,14 @@ def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
     end = high if m > 0 else low
     touched = [e for e in (low, high) if e in advised.interval and e != 0]
     if m != 0 and (touched or abs(end - m) <= MARGIN * abs(end)):
-        yield Doubt("edge", f"The best strength may lie past the end of the sweep, m = {(touched or [end])[0]:g}: "
-                            "sweep further.")  # fmt: skip
+        outermost = (touched or [end])[0]
+        cut = bool((found.lost * np.sign(outermost) > abs(outermost)).any())
+        place = (
+            f"m = {outermost:g}, past which a curve is undefined."
+            if cut
+            else f"the end of the sweep, m = {outermost:g}: sweep further."
+        )
+        yield Doubt("edge", f"The best strength may lie past {place}")
     beyond, fall = advised.fall
     if fall > STEEP * max(advised.budget, OVERSPENT) or (m == 0 and fall > 0 and advised.interval != (0.0, 0.0)):
         yield Doubt("gap", f"Utility falls by {fall:.2g} nats from m = {found.m[at]:.3g} to {beyond:.3g} and nothing "

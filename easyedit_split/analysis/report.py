@@ -18,6 +18,7 @@ from .pipeline import Analysis
 from .tables import Key, Table, escaped
 
 OWN_FIGURES = ("curves_", "front_", "manifold_")
+LONGEST = 120  # letters of a file's name that come from a label: its last ones
 STYLE = "\n".join(
     (
         "body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }",
@@ -129,7 +130,7 @@ def file_stems(keys: Sequence[Key]) -> dict[Key, str]:
     found: dict[Key, str] = {}
     taken = {f"all_{reduction}" for reduction in ("sum", "mean")}  # figures of all methods together
     for key in dict.fromkeys(keys):
-        plain = stem = re.sub(r"[^A-Za-z0-9._-]+", "_", tables.label(key))
+        plain = stem = re.sub(r"[^A-Za-z0-9._-]+", "_", tables.label(key))[-LONGEST:]
         number = 2
         while stem.lower() in taken:  # some file systems do not tell cases apart
             stem, number = f"{plain}-{number}", number + 1

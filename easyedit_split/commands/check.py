@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import ConfigError, FitError
 from .common import any_model_option, hparams_options, load, load_artifact, print_table, settings
 from .import_ import source_options
 
@@ -53,8 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     table = sweep(model, tokenizer, pairs, artifact, factors, hp.reduction, progress=True)
     found = analyse(table, arguments.max_utility_drop, n_boot=1)
-    rows = [(float(m), *found.measured_at(float(m))) for m in factors]
-    print_table(["m", "preference gained", "utility lost"], [list(row) for row in rows])
+    unknown = [float(m) for m in factors if np.isnan(found.utility.mean[found.utility.m == m]).any()]
+    for m in (0.0, given):
+        if m in unknown:
+            raise FitError(
+                f"utility is undefined at m = {m:g} with reduction={hp.reduction!r}, so its loss is not known: "
+                "use reduction=sum"
+            )
+    if found.utility.n_undefined:
+        print(f"note: {found.utility.n_undefined} of {found.utility.n_points} utility points are undefined, so other "
+              "pairs are compared at each strength: use reduction=sum")  # fmt: skip
+    rows = [(float(m), *found.measured_at(float(m))) for m in factors if m not in unknown]
+    print_table(["m", "preference gained", "utility lost"], [[f"{m:g}", *row] for m, *row in rows])
     within = [row for row in rows if row[2] <= arguments.max_utility_drop and (given is None or row[0] == given)]
     best = max(within, key=lambda row: row[1], default=None)
     passed = best is not None and best[1] >= arguments.gain

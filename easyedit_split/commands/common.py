@@ -185,7 +185,7 @@ def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[
     if own:
         low, high = min(float(t.factors.min()) for t in own), max(float(t.factors.max()) for t in own)
         said = f"the change was swept from {low:g} to {high:g}, and what it does past that was not measured"
-        return [f"m = {m:g} is past the sweep: {said}" for m in strengths if not low <= m <= high]
+        return [f"m = {m:g} is past the sweep: {said}" for m in strengths if m < low or m > high]
     trained = artifact.origin.get("config", {}).get("steering_factors", ())
     most = FAR * max((abs(float(f)) for f in trained), default=math.inf)
     said = f"the change was trained at up to {most / FAR:g}, and not swept"

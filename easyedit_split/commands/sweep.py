@@ -53,6 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = data(hp, "test_data")
     target = Path(arguments.out or output_dir(hp) / TEST)
     factors = np.array(hp.factors or np.linspace(-20, 20, 41))
+    if len(np.unique(factors)) < len(factors):
+        raise ConfigError(f"factors lists a strength twice ({', '.join(f'{m:g}' for m in factors)}): give each once")
+    if target.is_dir():
+        raise ConfigError(f"--out {target} is a folder: name a file in it, such as {target / TEST}")
     with processes(folder_lock(target.parent)):
         model, tokenizer = load(hp)
         artifact.resolve(model)
@@ -70,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     preference, utility = table.preference(), table.utility()
     undefined = int(np.isnan(utility).sum())
     rows = [
-        [float(m), float(p.mean()), float(u[~np.isnan(u)].mean()) if (~np.isnan(u)).any() else "undefined"]
+        [f"{m:g}", float(p.mean()), float(u[~np.isnan(u)].mean()) if (~np.isnan(u)).any() else "undefined"]
         for m, p, u in zip(table.factors, preference, utility, strict=True)
     ]
     print_table(["m", "preference", "utility"], rows)

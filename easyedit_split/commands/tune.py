@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from ..errors import ConfigError
 from .common import data, hparams_options, load, output_dir, print_table, settings
+
+LEAST_POINTS = 3  # 0, and one on each side
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.suited import suited
 
     hp = settings(arguments)
+    if arguments.points < LEAST_POINTS:
+        raise ConfigError(f"--points {arguments.points} is too few for a sweep: give {LEAST_POINTS} or more")
     folder, pairs = output_dir(hp), data(hp, "train_data")
     with folder_lock(folder):
         model, tokenizer = load(hp)

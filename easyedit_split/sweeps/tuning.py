@@ -24,7 +24,7 @@ from ..models.identity import model_fingerprint
 from ..settings.hyperparameters import Hyperparameters
 from ..storage.files import write_text
 from ..training.from_settings import train_layer
-from .reach import sweep_factors
+from .factors import sweep_factors
 from .run import sweep
 
 HELD_OUT = 0.25

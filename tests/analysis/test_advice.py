@@ -10,6 +10,7 @@ import pytest
 from easyedit_split import analysis
 from easyedit_split.analysis.pipeline import strength_to_measure
 from easyedit_split.analysis.region import measured_regions
+from easyedit_split.errors import DataError, FitError
 
 
 def losses(pref: np.ndarray, util: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -295,3 +296,78 @@ def test_regions_without_points_are_not_said():
     assert measured_regions(analysis.curves(coarse)[0]) is None
     found = analysis.analyse(sweep(GRID, lambda x: 5 * np.tanh(20 * x), falling))
     assert found.regions is None
+
+
+def undefined_at(strengths, preference: float = 9.0, grid=GRID):
+    """A sweep whose utility does not exist at some strengths, where preference is what is said."""
+    table = sweep(grid, rising, falling)
+    pos, neg = table.loss_pos / 5, table.loss_neg / 5
+    rows = np.isin(grid, strengths)
+    pos[rows], neg[rows] = 0.0, preference
+    return SimpleNamespace(factors=grid, loss_pos=pos, loss_neg=neg, reduction="mean", header={})
+
+
+def test_strengths_where_utility_is_undefined_are_not_spoken_for():
+    inner = analysis.analyse(undefined_at([1.5]), 0.4)
+    assert inner.preference.mean[inner.preference.m == 1.5] > inner.recommendation.preference
+    assert "No other swept strength has" not in inner.advice
+    ends = analysis.analyse(undefined_at([4.5, 5.0, 5.5, 6.0], 1.0), 1000.0)
+    assert ends.recommendation.m == 4.0 and ends.recommendation.limit == "sweep"
+    assert ends.recommendation.within_budget == "some" and "Every swept strength" not in ends.advice
+    assert "the sweep from -6 to 4" not in ends.advice and "the end of the sweep, m = 4" not in ends.advice
+    assert "at the end of the strengths from -6 to 4 where both curves are defined." in ends.advice
+    assert "may lie past m = 4, past which a curve is undefined." in ends.advice
+
+
+def test_pairs_are_counted_where_both_curves_exist():
+    table = sweep(GRID, rising, falling)
+    table.loss_pos[GRID == 2.0, :7] = np.nan
+    found = analysis.analyse(table, 1.0)
+    assert found.recommendation.m == 2.0 and "measured there on 53 pairs." in found.advice
+    one = analysis.analyse(sweep(GRID, rising, falling, n=1), 1.0)
+    assert "measured there on 1 pair." in one.advice and "1 pair is too few" in one.advice
+
+
+def test_a_cost_a_hair_past_the_budget_is_not_rounded_to_it():
+    m = np.linspace(-10, 10, 21)
+    util = np.array([-4 - (1.00001 if x >= 5 else abs(x) / 50) for x in m])
+    pos, neg = losses(np.array([[rising(x)] * 60 for x in m]), np.repeat(util[:, None], 60, axis=1))
+    table = SimpleNamespace(factors=m, loss_pos=pos, loss_neg=neg, reduction="sum", header={})
+    assert "m = 5, costs 1e-05 nats more than the budget." in analysis.analyse(table, 1.0).advice
+
+
+def test_of_equal_strengths_the_nearest_is_used_although_rounding_sets_them_apart():
+    table = sweep(GRID, lambda x: 3.0 * (x > 1.2), lambda x: -x * x / 100)
+    found = analysis.analyse(table, 0.1)
+    assert np.ptp(found.preference.mean[GRID > 1.2]) < 1e-12
+    assert found.recommendation.m == 1.5 and "higher preference, m" not in found.advice
+
+
+def test_zero_has_no_sign():
+    table = sweep(np.where(GRID == 0, -0.0, GRID), lambda x: -abs(x), falling)
+    assert "m = 0 " in analysis.analyse(table).advice
+
+
+@pytest.mark.parametrize("scale", [1e299, 1e-300])
+def test_strengths_whose_squares_are_no_numbers_are_refused_in_a_sentence(scale: float):
+    table = sweep(GRID, rising, falling)
+    table.factors = GRID * scale
+    with pytest.raises(DataError, match="must lie between 1e-100 and 1e\\+100"):
+        analysis.analyse(table)
+    with pytest.raises(DataError, match="must lie between"):
+        analysis.fit_utility(table.factors, falling(GRID))
+
+
+def test_a_seed_below_zero_is_one_sentence():
+    with pytest.raises(FitError, match="seed is -1; give a whole number of 0 or more"):
+        analysis.analyse(sweep(GRID, rising, falling), seed=-1)
+
+
+def test_broken_losses_are_one_sentence_with_a_remedy_that_helps():
+    table = sweep(GRID, rising, falling)
+    table.loss_pos[0, 0] = 1e200
+    with pytest.raises(DataError, match="1e\\+200 nats, more than any model gives; measure the sweep again"):
+        analysis.analyse(table)
+    table.loss_pos[:], table.loss_neg[:] = 0.0, 0.0
+    with pytest.raises(FitError, match="add up to 1 or more\\); measure the sweep again"):
+        analysis.analyse(table)

@@ -44,6 +44,7 @@ def _said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) 
     ("arguments", "said"),
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["tune", "--points", "0"], "--points 0 is too few for a sweep: give 3 or more"),
         (["train", "--lr", "0.1"], "--lr is a setting, not an option: write lr=0.1"),
         (["train", "--lr=0.1"], "write lr=0.1"),
         (["train", "--learning-rate", "0.1"], "write lr=0.1"),
@@ -207,3 +208,29 @@ def test_a_dry_run_writes_nothing_and_says_how_long(
     more = _said(capsys, *only, "--dry-run", "--only", "traits/vanilla", "--jobs", "1", status=0)
     assert "2 cells, 1 to run" in more and "by the 1 cells that are done" in more
     assert sorted(p.name for p in tmp_path.rglob("*")) == held
+
+
+def test_check_does_not_judge_by_a_utility_that_is_undefined_unsteered(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "v.npy", np.ones(96, dtype=np.float32))
+    check = ("check", str(tmp_path / "v.npy"), "--site", "3", "model_name_or_path=demo", "--pairs", "demo:reviews")
+    assert "utility is undefined at m = 0 with reduction='mean'" in _said(capsys, *check, "-m", "50", "reduction=mean")
+    assert "\n0.004 " in _said(capsys, *check, "-m", "0.004", status=1)  # a strength keeps its digits
+
+
+def test_a_sweep_is_refused_before_it_is_measured(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path
+) -> None:
+    where, run = f"model_name_or_path={model}", str(tmp_path / "run")
+    _said(capsys, *TRAIN, where, f"train_data={data}", f"output_dir={run}", status=0)
+    sweep = ("sweep", "--artifact", run, where, f"test_data={data}", f"output_dir={run}")
+    assert "factors lists a strength twice (0, 1, 1)" in _said(capsys, *sweep, "factors=[0,1,1]")
+    assert "is a folder: name a file in it" in _said(capsys, *sweep, "factors=[0,1]", "--out", str(tmp_path))
+    assert "\n-0.004 " in _said(capsys, *sweep, "factors=[-0.004,0]", status=0)
+    ask = ("generate", "--artifact", run, where, "--prompt", "Hi")
+    assert "nan is not finite" in _said(capsys, *ask, "-m", "nan")
+    capsys.readouterr()
+    assert main([*ask, "-m", "nan"]) == 2 and "past the sweep" not in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +403,30 @@ def test_an_argument_that_is_no_text_is_one_sentence(capsys: pytest.CaptureFixtu
     assert main(["report", "runs/\udcff"]) == 2
     said = capsys.readouterr().err
     assert r"'runs/\udcff' holds bytes that are no UTF-8 text" in said
+
+
+def test_a_header_of_another_hand_does_not_stop_a_report(tmp_path: Path) -> None:
+    """What a header says of the model, the versions and the origin may be anything that JSON holds."""
+    headers: list[dict[str, Any]] = [
+        {"model": "m", "versions": None},
+        {"model": None, "versions": [1]},
+        {"artifact": {"origin": [1]}},
+        {"artifact": {"origin": {"objective": "x", "config": [1]}}},
+    ]
+    for number, header in enumerate(headers):
+        replace(_table("v"), header=header).save(tmp_path / str(number) / "sweep.parquet")
+    assert "unknown (unknown)" in report_run(tmp_path).markdown.read_text()
+
+
+def test_a_name_too_long_for_a_file_is_cut(tmp_path: Path) -> None:
+    homes = [tmp_path / ("a" * 200) / (letter * 200) for letter in "bc"]
+    for seed, home in enumerate(homes):
+        _table("v", seed).save(home / "sweep.parquet")
+    report = report_run(tmp_path)
+    assert len(report.advice) == 4 and all(path.exists() for path in (*report.figures, *report.tables))
+
+
+def test_a_report_of_a_file_is_refused(tmp_path: Path) -> None:
+    _table("v").save(tmp_path / "sweep.parquet")
+    with pytest.raises(ArtifactError, match="is a file: give the folder of a run"):
+        report_run(tmp_path / "sweep.parquet")
