@@ -29,7 +29,7 @@ from easyedit_split.demo import TASKS, model_path
 from easyedit_split.easyedit import hparams_path
 from easyedit_split.easyedit.artifacts import read_folder, write_pt
 from easyedit_split.easyedit.losses import write_losses, write_losses_by_answer
-from easyedit_split.easyedit.names import MODEL_OF, easyedit_name, trained_folder
+from easyedit_split.easyedit.names import MODEL_OF, easyedit_name
 from easyedit_split.easyedit.registration import require_host
 from easyedit_split.errors import ArtifactError, SteeringError, TrainingError
 
@@ -97,6 +97,11 @@ class Run:
     def load(self) -> Path:
         split_up = self.several and self.chosen.layout == "easyedit"
         return self.folder(self.chosen.concept_id if split_up else None)
+
+    def trained(self) -> dict[int, es.SteeringArtifact]:
+        """What training left for each layer; an ArtifactError where something is missing."""
+        layers = es.load_hparams(self.file).layers
+        return {layer: read_folder(self.load, layer, self.chosen.concept_id) for layer in layers}
 
     @property
     def written(self) -> Path:
@@ -180,8 +185,9 @@ def apply(run: Run, pairs: list[es.PreferencePair], multiplier: float) -> Path:
     from steer.vector_appliers.vector_applier import BaseVectorApplier
 
     cfg = run.config(multiplier)
+    trained = {f"layer_{layer}": artifact for layer, artifact in run.trained().items()}
     applier = BaseVectorApplier(cfg)
-    applier.apply_vectors()
+    applier.apply_vectors({METHODS[run.method]: trained})
     questions = [{"input": p.question, "reference_response": p.matching} for p in pairs]
     applier.generate({run.chosen.dataset: questions})
     return Path(cfg.generation_output_dir)
@@ -189,16 +195,14 @@ def apply(run: Run, pairs: list[es.PreferencePair], multiplier: float) -> Path:
 
 def loss(run: Run, pairs: list[es.PreferencePair]) -> Path:
     """Losses of the trained change on the test pairs (EasyEdit's loss mode measures a random vector instead)."""
-    chosen, cfg, layer = run.chosen, run.config(1.0), es.load_hparams(run.file).layers[0]
-    folder = trained_folder(run.load, METHODS[run.method], layer)
-    artifact = read_folder(folder, layer, chosen.concept_id)
+    chosen, cfg, artifact = run.chosen, run.config(1.0), next(iter(run.trained().values()))
     model, tokenizer = es.load_model(cfg.model_name_or_path, dtype=cfg.dtype, device=chosen.device)
     table = es.sweep(model, tokenizer, pairs, artifact, chosen.multipliers, "sum")
     for m, p, u in zip(table.factors, table.preference().mean(axis=1), table.utility().mean(axis=1), strict=True):
         print(f"m = {m:g}: preference {p:.3f} nats, utility {u:.3f} nats")
-    table.save(folder / "losses.parquet")
+    table.save(run.load / "losses.parquet")
     if chosen.layout == "own":
-        return write_losses(table, folder)
+        return write_losses(table, run.load)
     outer, inner = run.names
     below = chosen.base_dir / "vectors" / chosen.model_name / "get_sft_loss" / outer / chosen.dataset / inner
     return write_losses_by_answer(table, below, run.form, outer)[0].parent.parent
