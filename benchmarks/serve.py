@@ -208,7 +208,7 @@ def show(clients: int, found: dict[str, list[Load]]) -> None:
         rows.append(
             [
                 name,
-                clients,
+                str(clients),
                 f"{middle[0]:.0f}",
                 f"{middle[1]:.0f}",
                 f"{middle[2]:.2f}",
