@@ -111,7 +111,7 @@ def test_a_broken_change_is_replaced_only_when_asked(command: Command, tmp_path:
     assert status == 2 and "layer_1.safetensors is broken" in errors and "overwrite=true replaces it" in errors
     assert command("train", *VECTOR, into, "overwrite=true")[0] == 0
     (out / "sweep.parquet").write_bytes(b"PAR1 and no more")
-    assert command("generate", "--artifact", str(out), "--prompt", "Hi", "max_new_tokens=2")[0] == 0
+    assert command("generate", "--artifact", str(out), "-m", "1", "--prompt", "Hi", "max_new_tokens=2")[0] == 0
 
 
 def test_an_export_into_the_folder_of_another_change(command: Command, tmp_path: Path) -> None:
