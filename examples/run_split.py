@@ -168,16 +168,18 @@ def logged(path: Path) -> Iterator[None]:
 
 
 def generate(run: Run, data: Any) -> Path:
+    import torch
     from steer.vector_generators.vector_generators import BaseVectorGenerator
 
     name = run.chosen.dataset
     grouped = items(data) if isinstance(data, list) else [(i, items(pairs)) for i, pairs in data.items()]
-    trained = BaseVectorGenerator(run.config(run.chosen.multipliers[0])).generate_vectors({name: grouped})[name]
+    cfg = run.config(run.chosen.multipliers[0])
+    trained = BaseVectorGenerator(cfg).generate_vectors({name: grouped})[name]
     if run.chosen.layout == "easyedit":
         for value in trained[METHODS[run.method]].values():
             for concept, artifact in value.items() if isinstance(value, dict) else [(None, value)]:
                 artifact.save(run.folder(concept))
-                write_pt(artifact, run.folder(concept))
+                write_pt(artifact, run.folder(concept), getattr(torch, cfg.dtype))
     return run.folder()
 
 

@@ -84,13 +84,16 @@ def from_state(value: Any, layer: int, concept_id: int = 0, where: str = "the ve
     return _convert(value, layer, concept_id, where)
 
 
-def to_state(artifact: SteeringArtifact) -> Any:
+def to_state(artifact: SteeringArtifact, dtype: torch.dtype | None = None) -> Any:
     """What EasyEdit's own training would have kept: a `(d,)` tensor, or a dictionary with transposed weights.
+
+    Args:
+        dtype: the model's, which EasyEdit's own appliers need (float32 weights stop a bfloat16 model); None: float32.
 
     Raises:
         ArtifactError: EasyEdit has no file for this change.
     """
-    tensors = {name: tensor.cpu().clone() for name, tensor in artifact.delta.tensors().items()}
+    tensors = {name: tensor.cpu().to(dtype, copy=True) for name, tensor in artifact.delta.tensors().items()}
     if artifact.form == "vector":
         if not artifact.acts_at_block_output:
             raise ArtifactError(why_no_plain_vector(artifact))
@@ -108,14 +111,14 @@ def to_state(artifact: SteeringArtifact) -> Any:
     return {"weight": tensors["dW"].T.contiguous(), "bias": tensors["db"], **about}
 
 
-def write_pt(artifact: SteeringArtifact, folder: str | Path) -> Path:
-    """Write EasyEdit's `layer_<l>.pt`, atomically; returns its path.
+def write_pt(artifact: SteeringArtifact, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+    """Write EasyEdit's `layer_<l>.pt`, atomically; returns its path. `dtype`: see `to_state`.
 
     Raises:
         ArtifactError: EasyEdit has no file for this change, or it cannot be written.
     """
     content = io.BytesIO()  # torch.save to a full disk raises no OSError
-    torch.save(to_state(artifact), content)
+    torch.save(to_state(artifact, dtype), content)
     return write_bytes(Path(folder) / f"layer_{artifact.site.layer}.pt", content.getvalue())
 
 

@@ -372,3 +372,14 @@ def test_without_multipliers_the_change_s_own_strength_is_used(wrapper: Any, cap
         apply_vectors(shell("apply", layers=[2]), wrapper, {"layer_2": unsure})
     with pytest.raises(ConfigError, match="2 layers but 0 multipliers"):  # each was found for one change at a time
         apply_vectors(shell("apply", layers=[1, 2]), wrapper, {"layer_1": artifact, "layer_2": artifact})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_for_easyedit_can_be_in_the_models_dtype(form: str, tmp_path: Path) -> None:
+    """Its own appliers put the file's tensors beside the model's; ours read them as float32."""
+    artifact = SteeringArtifact(change(form).delta, Site(2, "residual" if form == "vector" else "mlp.down_proj"))
+    state = torch.load(write_pt(artifact, tmp_path, torch.bfloat16), weights_only=True)
+    tensors = [state] if form == "vector" else [v for v in state.values() if isinstance(v, torch.Tensor)]
+    assert {tensor.dtype for tensor in tensors} == {torch.bfloat16}
+    for name, tensor in read_pt(tmp_path / "layer_2.pt", 2).delta.tensors().items():
+        assert torch.equal(tensor, artifact.delta.tensors()[name].bfloat16().float())

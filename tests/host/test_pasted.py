@@ -78,7 +78,10 @@ def test_run_split_takes_easyedits_names_and_says_what_was_done(home: Path, clon
     state = torch.load(vectors / "layer_14.pt", weights_only=True)
     assert state["lora_A"].shape == (48, 4) and state["r"] == state["alpha"] == 4
 
-    # EasyEdit's own SPILT applies that file, through its own runner and from its own folders
+    # EasyEdit's own SPILT applies that file, through its own runner and from its own folders; in float32, as it is
+    experiments = clone / "hparams" / "Steer" / "experiment_hparams" / "spilt_experiment"
+    settings = experiments / "apply_config.yaml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("bfloat16", "float32"), encoding="utf-8")
     change_one_word(clone, "psychopathy", MODEL, "split", "spilt")
     done = run([*LAUNCHED, *pasted("lora", "apply")], clone, home)
     change_one_word(clone, "psychopathy", MODEL)
