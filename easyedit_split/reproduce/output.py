@@ -15,6 +15,7 @@ from ..analysis.tables import Table
 from ..data.paper_sets import FILES
 from ..demo import TASKS
 from ..storage.files import write_text
+from ..storage.locks import folder_lock
 from .aggregate import Result, grouped
 from .cell import Task
 from .figures import write_figures
@@ -43,12 +44,13 @@ def write_outputs(settings: GridSettings, tasks: Sequence[Task], notes: Sequence
     lines = [*notes, *_lines(settings, tasks, current), place_sentence(place)]
     lines = [line for line in lines if line]
     folder, files = settings.output, []
-    for table in tables:
-        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
-            files.append(write_text(folder / "tables" / f"{table.name}.{suffix}", text))
-    files.append(write_text(folder / "tables" / "place.csv", place.csv()))
+    with folder_lock(folder / "tables"), folder_lock(folder / "figures"):
+        for table in tables:
+            for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
+                files.append(write_text(folder / "tables" / f"{table.name}.{suffix}", text))
+        files.append(write_text(folder / "tables" / "place.csv", place.csv()))
+        figures = write_figures(tasks, folder / "figures")
     files.append(write_text(folder / "settings.json", json.dumps(asdict(settings), indent=1) + "\n"))
-    figures = write_figures(tasks, folder / "figures")
     files += [path for _, *paths in figures for path in paths]
     title = f"The comparison on {settings.model_label}"
     markdown = write_text(folder / "tables.md", _markdown(title, lines, tables, place))
