@@ -17,7 +17,7 @@ from .analysis.pipeline import Analysis, analyse
 from .changes.calibration import Calibration, Range
 from .errors import ArtifactError, FitError
 from .folders import TEST, changes_in, same_change
-from .sweeps.table import SweepTable
+from .sweeps.table import SweepTable, model_weights
 
 if TYPE_CHECKING:
     from .changes.artifact import SteeringArtifact
@@ -48,7 +48,7 @@ def calibration_of(analysis: Analysis) -> Calibration:
         band=_band(analysis, best.m, best.max_utility_drop),
         pairs=analysis.n_examples,
         pairs_sha256=str(header.get("pairs_sha256") or ""),
-        model=str((header.get("model") or {}).get("weights") or ""),
+        model=model_weights(dict(header)) or "",
     )
 
 

@@ -171,7 +171,8 @@ def _scores(files: Mapping[str, Path], tables: Mapping[str, SweepTable]) -> dict
         kept = _json(path)
         _check_source(path, {"id": kept.get("change")}, files[name], tables[name])
         try:
-            found[name] = {str(k): float(v) for k, v in kept.get("scores", kept).items()}
+            at = {"m": float(kept["m"])} if "m" in kept else {}
+            found[name] = at | {str(k): float(v) for k, v in kept.get("scores", kept).items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path} is broken ({error}): {STALE}") from None
     return found

@@ -12,7 +12,7 @@ _HOME = {
     "fit_preference": "fit",
     "fit_utility": "fit",
     "FitResult": "result",
-    "recommend_strength": "recommend",
+    "recommend_strength": "predicted",
     "Recommendation": "recommend",
     "front": "pareto",
     "Front": "pareto",

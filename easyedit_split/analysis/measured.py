@@ -91,6 +91,20 @@ class Measured:
         dearer = np.flatnonzero(self.swept & (self.spent > budget) & self.higher(best))
         return int(dearer[np.argmin(np.abs(self.m[dearer] - self.m[best]))]) if len(dearer) else None
 
+    def gain_interval(self, budget: float, at: int) -> tuple[float, float]:
+        """95% interval of the gain at ``at``, although it is the best of all strengths within the budget.
+
+        The best of many noisy gains is higher than it is worth, so the interval is as wide as the largest of their
+        studentised errors demands: it holds for all of them at once (the bootstrap's max-t interval).
+        """
+        if at == self.zero:
+            return 0.0, 0.0
+        error = self.gain_draws.std(axis=0)
+        among = self.swept & (self.spent <= budget) & (error > 0)
+        largest = np.abs((self.gain_draws - self.gain)[:, among] / error[among]).max(axis=1, initial=0.0)
+        width = float(np.quantile(largest, LEVEL) * error[at])
+        return float(self.gain[at]) - width, float(self.gain[at]) + width
+
     def best_interval(self, budget: float, best: int) -> tuple[float, float]:
         """95% interval of the strength of highest preference within the budget: drawn examples, drawn joining."""
         allowed = self.spent_dense_draws <= budget

@@ -14,7 +14,7 @@ from . import bootstrap
 from .bootstrap import curve_draws, draw_counts
 from .logodds import Sweep, curves
 from .measured import Measured
-from .recommend import at_zero, check_fits, swept_grid
+from .predicted import at_zero, check_fits, swept_grid
 from .result import FitResult
 
 Array = NDArray[np.float64]

@@ -15,7 +15,8 @@ from .fit import fit_preference, fit_utility
 from .logodds import Curve, Sweep, curves
 from .measured import Measured, measured
 from .pareto import BUDGETS, preference_at_budget
-from .recommend import Recommendation, advise, at_zero, next_strength
+from .predicted import at_zero
+from .recommend import Recommendation, advise, next_strength
 from .region import Regions, measured_regions
 from .result import FitResult
 
@@ -112,15 +113,35 @@ def strength_to_measure(table: Sweep, max_utility_drop: float = 1.0) -> float | 
     Raises:
         FitError, DataError: as ``analyse``.
     """
-    _check_budget(max_utility_drop)
+    check_budget(max_utility_drop)
     if not np.isin(0.0, table.factors):
         return 0.0
+    return next_strength(_points(table), max_utility_drop)
+
+
+def best_swept(table: Sweep, max_utility_drop: float = 1.0) -> float:
+    """The swept strength of highest measured preference within the budget, 0 among those that may be chosen.
+
+    Raises:
+        FitError, DataError: as ``analyse``; or 0 was not swept, or utility is undefined there.
+    """
+    check_budget(max_utility_drop)
+    found = _points(table)
+    at = found.best(max_utility_drop) if found.swept[found.zero] else None
+    if at is None:
+        raise FitError("What a strength costs is not known without utility at m = 0: sweep 0 as well.")
+    return float(found.m[at])
+
+
+def _points(table: Sweep) -> Measured:
+    """The measured curves alone, without draws; at a 0 that was not swept both are taken to be 0."""
     preference, utility = curves(table)
     none = np.empty((0, len(preference.m)))
-    return next_strength(measured(preference, utility, (0.0, 0.0), (none, none)), max_utility_drop)
+    return measured(preference, utility, (0.0, 0.0), (none, none))
 
 
-def _check_budget(budget: float) -> None:
+def check_budget(budget: float) -> None:
+    """Raise FitError unless a budget is a finite number of nats, at least 0."""
     if not (np.isfinite(budget) and budget >= 0):
         raise FitError(f"max_utility_drop is {budget}; give a finite number of nats, at least 0.")
 
@@ -140,7 +161,7 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
             used.
         DataError: losses or strengths cannot be used.
     """
-    _check_budget(max_utility_drop)
+    check_budget(max_utility_drop)
     preference, utility = curves(table)
     counts = bootstrap.draw_counts(preference.values.shape[1], n_boot, seed)
     draws = bootstrap.curve_draws(preference, counts), bootstrap.curve_draws(utility, counts)

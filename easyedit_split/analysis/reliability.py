@@ -101,15 +101,16 @@ def doubts_of_parameters(fits: tuple[FitResult, FitResult], m: float, budget: fl
 
 
 def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
-    """What speaks against the strength by what was measured at it and next to it."""
+    """What speaks against the strength by what was measured at it and next to it; of the gain and the loss nothing
+    where m = 0, from which they are counted, was not measured."""
     found, at, m = advised.measured, advised.at, advised.m
-    tolerance = min(OVERSPENT, advised.budget / 2)
+    tolerance, zero = min(OVERSPENT, advised.budget / 2), bool(found.swept[found.zero])
     if n_examples < PAIRS:
         few = "1 pair is" if n_examples == 1 else f"{n_examples} pairs are"
         yield Doubt("pairs", f"{few} too few for an interval: measure {PAIRS} or more.")
-    elif advised.spent[1] > advised.budget + tolerance:
+    elif zero and advised.spent[1] > advised.budget + tolerance:
         yield Doubt("budget", f"Other pairs may lose {advised.spent[1]:.2g} nats there: measure more pairs.")
-    if m != 0 and not advised.gain[0] > 0:
+    if zero and m != 0 and not advised.gain[0] > 0:
         yield Doubt("gain", f"The gain may be none: {advised.gain[0]:+.2g} to {advised.gain[1]:+.2g} nats.")
     if advised.interval[0] < 0 < advised.interval[1] and m != 0:
         yield Doubt("sign", "The interval of the best strength holds both signs.")

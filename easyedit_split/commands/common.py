@@ -113,6 +113,12 @@ def load(hp: Hyperparameters) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def check_steered(arguments: argparse.Namespace) -> None:
+    """Check that strengths are given only together with the change that they are of."""
+    if arguments.m and not arguments.artifact:
+        raise ConfigError(f"-m {arguments.m[0]:g} is the strength of a change: name its folder with --artifact DIR")
+
+
 def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> SteeringArtifact:
     """The change in a folder that `train` wrote; `layers=[N]` says which, where there are several.
 

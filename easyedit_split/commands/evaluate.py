@@ -15,6 +15,7 @@ from ..folders import EVALUATION, beside
 from ..storage.files import write_text
 from .common import (
     any_model_option,
+    check_steered,
     data,
     far_strengths,
     hparams_options,
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.rubrics import rubric
     from ..folders import check_home
 
+    check_steered(arguments)
     for name in arguments.rubric:
         rubric(name)
     hp = settings(arguments)

@@ -81,8 +81,11 @@ def _peft(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Steering
 
 
 def _gguf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
+    from ..errors import ConfigError
     from ..formats.gguf import to_gguf
 
+    if Path(arguments.out).is_dir():
+        raise ConfigError(f"--out {arguments.out} is a folder: name a file in it, such as {arguments.out}/vector.gguf")
     path = to_gguf(artifact, arguments.out, arguments.m)
     return f"direction.{artifact.site.layer}, m = {arguments.m:g} -> {path}"
 

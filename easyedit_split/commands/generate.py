@@ -6,7 +6,16 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from .common import any_model_option, far_strengths, hparams_options, load, load_artifact, own_strength, settings
+from .common import (
+    any_model_option,
+    check_steered,
+    far_strengths,
+    hparams_options,
+    load,
+    load_artifact,
+    own_strength,
+    settings,
+)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..generation import generate
 
+    check_steered(arguments)
     hp = settings(arguments)
     prompts = _prompts(arguments)
     artifact = load_artifact(arguments.artifact, hp, arguments.any_model) if arguments.artifact else None

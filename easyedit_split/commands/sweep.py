@@ -29,6 +29,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="the table to write (default: sweep.parquet in output_dir; a second sweep of other settings goes beside "
         "it as sweep-<settings>.parquet)",
     )  # fmt: skip
+    parser.add_argument(
+        "--refine", action="store_true", help="then add up to 8 strengths where the best one within the budget lies"
+    )
+    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="that budget (default: 1)")
     any_model_option(parser)
     checkpoint_option(parser)
     hparams_options(parser)
@@ -41,13 +45,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     import numpy as np
 
+    from ..analysis.pipeline import check_budget
     from ..changes.provenance import source_of
     from ..distributed import processes, rank
     from ..folders import TEST, sweep_file
     from ..storage.locks import folder_lock
+    from ..sweeps.refine import refine, set_out
     from ..sweeps.run import sweep, sweep_header
     from ..sweeps.table import settings_id
 
+    budget = arguments.max_utility_drop
+    check_budget(budget)
     hp = settings(arguments)
     artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
     pairs = data(hp, "test_data")
@@ -60,13 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
     with processes(folder_lock(target.parent)):
         model, tokenizer = load(hp)
         artifact.resolve(model)
-        plan = settings_id(sweep_header(model, tokenizer, pairs, artifact), factors, hp.reduction)
+        header = sweep_header(model, tokenizer, pairs, artifact)
+        if arguments.refine:
+            header |= set_out(factors, budget)
+        plan = settings_id(header, factors, hp.reduction)
         target = sweep_file(target, bool(arguments.out), source_of(artifact), plan, hp.overwrite)
         partial = target.with_name(f".{target.name}.partial")
         table = sweep(
             model, tokenizer, pairs, artifact, factors, hp.reduction,
             progress=True, partial=partial, partial_seconds=arguments.checkpoint_seconds, overwrite=hp.overwrite,
         )  # fmt: skip
+        if arguments.refine:
+            table = refine(model, tokenizer, pairs, artifact, table, budget)
         if rank() > 0:
             return 0
         path = table.save(target)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..analysis.logodds import Sweep
 from ..analysis.pipeline import Analysis, analyse
-from ..analysis.recommend import at_zero, swept_grid
+from ..analysis.predicted import at_zero, swept_grid
 from ..errors import FitError
 
 DRAWN = 401  # strengths at which the law is drawn

@@ -30,6 +30,7 @@ from ..scoring.prefix_store import shared_prefixes
 from ..settings.hyperparameters import Hyperparameters
 from ..storage.locks import folder_lock
 from ..sweeps.factors import sweep_factors
+from ..sweeps.refine import refine
 from ..sweeps.run import sweep
 from ..sweeps.table import SweepTable
 from ..training.from_settings import train_layer
@@ -39,7 +40,7 @@ from .judging import headline_score, verdict
 from .prepare import Prepared
 from .results import read_result, write_result
 from .settings import GridSettings, metrics
-from .strength import Choice, choose, choose_by_grid
+from .strength import Choice, budgets_of, choose, choose_by_grid
 
 NO_CHANGE = Choice(0.0, "nothing is attached")
 
@@ -162,7 +163,10 @@ def _swept(
     for part in ("train", "test"):
         tables[part].save(task.folder / f"sweep_{part}.parquet")
     found = {"front": front_at_budgets(tables["test"], settings.n_boot), "fits": _fits(tables["train"], tables["test"])}
-    return found, _chosen(task, model, tokenizer, artifact, tables["held_out"])
+    held_out = tables["held_out"]
+    for budget in budgets_of(settings.strength, settings.budget):
+        held_out = refine(model, tokenizer, list(data.held_out), artifact, held_out, budget)
+    return found, _chosen(task, model, tokenizer, artifact, held_out)
 
 
 def _chosen(

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..analysis import curves, fit_preference, fit_utility, recommend_strength
 from ..analysis.logodds import nats
-from ..errors import FitError
+from ..analysis.pipeline import best_swept
 from ..sweeps.table import SweepTable
 
 GRID_BUDGETS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -23,11 +20,15 @@ class Choice:
     rule: str
 
 
+def budgets_of(strength: str, budget: float) -> tuple[float, ...]:
+    """The budgets whose best strengths are asked for: `budget`, or with `strength="grid"` those of the grid."""
+    return GRID_BUDGETS if strength == "grid" else (budget,)
+
+
 def choose(table: SweepTable, budget: float) -> Choice:
     """The strength for the score table, from a sweep of held-out training pairs.
 
-    The recommended m of the fitted law for a loss of utility of `budget` nats; where the fits are not reliable, the
-    swept m of highest measured preference within that budget.
+    The swept m of highest measured preference within a loss of utility of `budget` nats.
     """
     return _choices(table, (budget,))[0]
 
@@ -56,23 +57,10 @@ def choose_by_grid(table: SweepTable, score: Callable[[float], float | None], bu
 
 def _choices(table: SweepTable, budgets: Sequence[float]) -> list[Choice]:
     n = len(table.tokens_pos)
-    preference, utility = curves(table)
-    try:
-        laws = fit_preference(preference.m, preference.mean), fit_utility(utility.m, utility.mean)
-        found = [recommend_strength(*laws, budget) for budget in budgets]
-    except FitError:
-        found = [None] * len(budgets)
-    drop = np.interp(0.0, utility.m, utility.mean) - utility.mean
-    choices = []
-    for budget, recommended in zip(budgets, found, strict=True):
-        if recommended and recommended.reliable and recommended.m is not None:
-            rule = f"recommended m for {nats(budget)} of utility on {n} held-out training pairs"
-            choices.append(Choice(recommended.m, rule))
-            continue
-        within = np.where(drop <= budget, preference.mean, -np.inf)
-        rule = f"best swept m within {nats(budget)} of utility on {n} held-out training pairs (no good fit)"
-        choices.append(Choice(float(preference.m[int(np.argmax(within))]), rule))
-    return choices
+    return [
+        Choice(best_swept(table, b), f"best swept m within {nats(b)} of utility on {n} held-out training pairs")
+        for b in budgets
+    ]
 
 
 def _listed(numbers: Sequence[float]) -> str:

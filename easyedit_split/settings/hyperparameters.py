@@ -44,7 +44,7 @@ class TrainConfig:
         _check(self, "lr", lambda v: _finite(v) and v > 0, "a number above 0")
         _check(self, "weight_decay", lambda v: _finite(v) and v >= 0, "a number of 0 or more")
         _check(self, "dropout", lambda v: _finite(v) and 0 <= v < 1, "a number from 0 to below 1")
-        _check(self, "steering_factors", lambda v: v and all(map(_finite, v)), "one or more finite numbers")
+        _check(self, "steering_factors", _steers, "one or more finite numbers, not all 0")
         _check(self, "directions", lambda v: v and set(v) <= set(DIRECTIONS), "'add', 'sub' or both")
 
 
@@ -52,6 +52,10 @@ def _check(config: Any, name: str, ok: Any, wanted: str) -> None:
     value = getattr(config, name)
     if not ok(value):
         raise ConfigError(f"{name} = {value!r} is out of range: give {wanted}")
+
+
+def _steers(factors: Any) -> bool:
+    return all(map(_finite, factors)) and any(factors)
 
 
 def _finite(value: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.pipeline import strength_to_measure
@@ -22,6 +23,8 @@ def refine(
 ) -> SweepTable:  # fmt: skip
     """`table` with the strengths that its advice for `max_utility_drop` nats stands on, at most 8 more.
 
+    Its header says, as `refined`, with which strengths it set out.
+
     Each is swept on the same pairs, where the measured curves put the best strength within the budget, or half-way into
     a steep fall; if it turns out to cost more than the budget, the next one is nearer to 0.
 
@@ -32,9 +35,15 @@ def refine(
         FitError, DataError: the table's losses or the budget cannot be used.
         ConfigError: see `sweep`; or other pairs than the table's.
     """
+    table = replace(table, header=table.header | set_out(table.factors, max_utility_drop))
     for _ in range(ROUNDS):
         m = strength_to_measure(table, max_utility_drop)
         if m is None:
             break
         table = table.joined(sweep(model, tokenizer, pairs, artifact, [m], table.reduction, chat=chat))
     return table
+
+
+def set_out(factors: Iterable[float], max_utility_drop: float) -> dict[str, Any]:
+    """What the header of a refined sweep says: the strengths it set out with, and for which budget it went on."""
+    return {"refined": {"factors": [float(m) for m in factors], "max_utility_drop": max_utility_drop}}

@@ -47,7 +47,8 @@ class SweepTable:
 
     @property
     def settings_id(self) -> str:
-        """The sweep's settings in 8 letters: model, pairs, how they were put, strengths, reduction and precision."""
+        """The sweep's settings in 8 letters: model, pairs, how they were put, strengths (of a refined
+        sweep those it set out with), reduction and precision."""
         return settings_id(self.header, self.factors, self.reduction)
 
     def preference(self) -> np.ndarray:
@@ -149,8 +150,15 @@ def read_sweep_header(path: str | Path) -> tuple[dict[str, Any], str]:
 def settings_id(header: dict[str, Any], factors: np.ndarray, reduction: str) -> str:
     """See `SweepTable.settings_id`; what an earlier version did not write down counts as unknown."""
     about = {key: header.get(key) for key in ("pairs", "pairs_sha256", "chat", "system_prompt", "end_token", "dtype")}
-    settings = [about, header.get("model", {}).get("weights"), [float(m) for m in factors], reduction]
+    planned = header.get("refined") or [float(m) for m in factors]
+    settings = [about, model_weights(header), planned, reduction]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def model_weights(header: dict[str, Any]) -> str | None:
+    """The fingerprint of the model that was swept; None where the header does not hold one."""
+    model = header.get("model")
+    return model.get("weights") if isinstance(model, dict) else None
 
 
 def _check_kind(path: Path) -> None:

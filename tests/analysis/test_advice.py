@@ -371,3 +371,26 @@ def test_broken_losses_are_one_sentence_with_a_remedy_that_helps():
     table.loss_pos[:], table.loss_neg[:] = 0.0, 0.0
     with pytest.raises(FitError, match="add up to 1 or more\\); measure the sweep again"):
         analysis.analyse(table)
+
+
+def test_the_best_of_many_gains_that_are_none_is_not_called_a_gain():
+    """Twenty pairs, each strength's gain 0 with noise of its own: the best of 24 looks like a gain."""
+
+    def noise(seed: int):
+        rng = np.random.default_rng(seed)
+        pref, util = rng.normal(size=(25, 20)), rng.normal(size=(25, 20)) * 0.1 - 15
+        pos, neg = losses(pref, util)
+        return SimpleNamespace(factors=GRID, loss_pos=pos, loss_neg=neg, reduction="sum", header={})
+
+    found = [analysis.analyse(noise(seed), n_boot=200) for seed in range(40)]
+    alone = [np.percentile(f.measured.gain_draws[:, f.measured.m == f.recommendation.m], 2.5) > 0 for f in found]
+    assert sum(alone) >= 10  # by an interval of the strength alone
+    called = [f.recommendation.gain_interval[0] > 0 for f in found]
+    assert sum(called) <= 4  # 5 in 100 are expected: 20 and 24 of 400 seeds with 60 and 20 pairs
+
+
+def test_an_interval_of_the_gain_that_holds_for_all_strengths_is_not_much_wider_where_they_move_together():
+    found = analysis.analyse(sweep(GRID, rising, falling))
+    at, best = found.measured.m == found.recommendation.m, found.recommendation
+    low, high = np.percentile(found.measured.gain_draws[:, at], [2.5, 97.5])
+    assert high - low <= best.gain_interval[1] - best.gain_interval[0] <= 1.3 * (high - low)

@@ -15,7 +15,7 @@ import pytest
 
 from easyedit_split import analysis
 from easyedit_split.analysis import bootstrap, decay
-from easyedit_split.analysis.recommend import GRID
+from easyedit_split.analysis.predicted import GRID
 from easyedit_split.errors import FitError
 
 M = np.linspace(-20.0, 20.0, 41)

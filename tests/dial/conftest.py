@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from nasty import CONCEPT, FOLDER, NASTY
 
 import easyedit_split as es
 from easyedit_split.demo import data_path
+from easyedit_split.dial.change import find_changes
+from easyedit_split.dial.server import DialServer
+from easyedit_split.dial.session import Session
 
 FACTORS = np.linspace(-3, 3, 25)
 
@@ -40,3 +45,14 @@ def run_folder(demo: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) 
         artifact.save(run / name)
         es.sweep(model, tokenizer, pairs[:6], artifact, FACTORS, "sum").save(run / name / "sweep.parquet")
     return run
+
+
+@pytest.fixture(scope="module")
+def server(demo: tuple[Any, Any], run_folder: Path) -> Iterator[DialServer]:
+    """A dial of that run, open on loopback."""
+    with Session(*demo, find_changes([run_folder]), "demo") as session, DialServer(session) as opened:
+        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield opened
+        opened.shutdown()
+        thread.join()

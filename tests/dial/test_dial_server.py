@@ -6,32 +6,17 @@ import http.client
 import json
 import re
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from nasty import CONCEPT, FOLDER
 
 from easyedit_split import generate
-from easyedit_split.dial.change import find_changes
 from easyedit_split.dial.server import FILES, DialServer
-from easyedit_split.dial.session import Session
 from easyedit_split.errors import ConfigError
 
 TURNS = [{"role": "user", "content": "Write a review of the sofa."}]
-
-
-@pytest.fixture(scope="module")
-def server(demo: tuple[Any, Any], run_folder: Path) -> Iterator[DialServer]:
-    with Session(*demo, find_changes([run_folder]), "demo") as session, DialServer(session) as opened:
-        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield opened
-        opened.shutdown()
-        thread.join()
 
 
 def _call(

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,23 +18,11 @@ from nasty import CONCEPT, FOLDER, NASTY
 
 from easyedit_split import PreferencePair, generate, sweep
 from easyedit_split.analysis import analyse
-from easyedit_split.dial.change import find_changes
 from easyedit_split.dial.server import DialServer
-from easyedit_split.dial.session import Session
 
 pytestmark = pytest.mark.browser
 QUESTION = "Write a review of the sofa."
 WEIGHT, MOOD = 0, 1  # the two dials
-
-
-@pytest.fixture(scope="module")
-def server(demo: tuple[Any, Any], run_folder: Path) -> Iterator[DialServer]:
-    with Session(*demo, find_changes([run_folder]), "demo") as session, DialServer(session) as opened:
-        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield opened
-        opened.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

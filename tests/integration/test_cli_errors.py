@@ -7,26 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laws import TEXT_PAIRS
 from tiny import tiny_model, tiny_tokenizer
 
 from easyedit_split.cli import main
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    tiny_model("qwen2", layers=3).save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-    rows = [{"question": p.question, "matching": p.matching, "not_matching": p.not_matching} for p in TEXT_PAIRS]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def _said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) -> str:
@@ -62,11 +45,25 @@ def _said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) 
         (["train", "use_chat_template=maybe"], "is not true or false"),
         (["sweep", "--artifact", "x", "steering_factors=[1]"], "its strengths are factors, as in factors="),
         (["sweep", "--artifact", "x", "multipliers=[1]"], "its strengths are factors, as in factors="),
+        (
+            ["sweep", "--artifact", "x", "--max-utility-drop", "nan"],
+            "max_utility_drop is nan; give a finite number of nats",
+        ),
+        (["generate", "-m", "2", "--prompt", "x"], "-m 2 is the strength of a change: name its folder with --artifact"),
+        (["evaluate", "-m", "2"], "-m 2 is the strength of a change: name its folder with --artifact"),
         (["reproduce", "qwen2.5-7b-instruct", "data_dir=/nowhere/at/all", "--dry-run"], "is no folder"),
     ],
 )
 def test_what_was_meant_is_said(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     assert said in _said(capsys, *arguments)
+
+
+def test_nothing_is_trained_at_strength_0_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path, data: Path
+) -> None:
+    train = ("train", f"model_name_or_path={model}", f"train_data={data}", f"output_dir={tmp_path}", "layers=[1]")
+    assert "give one or more finite numbers, not all 0" in _said(capsys, *train, "steering_factors=[0,0]")
+    assert not list(tmp_path.glob("layer_*"))
 
 
 def test_fit_says_what_a_wrong_file_is(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:

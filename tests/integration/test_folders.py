@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from laws import TEXT_PAIRS
 from tiny import tiny_model, tiny_tokenizer
 
 from easyedit_split import SteeringArtifact, SweepTable
@@ -23,26 +22,10 @@ from easyedit_split.storage.files import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    tiny_model("qwen2", layers=3).save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("other")
     tiny_model("qwen2", layers=3, seed=1).save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-    rows = [{"question": p.question, "matching": p.matching, "not_matching": p.not_matching} for p in TEXT_PAIRS]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -92,6 +75,21 @@ def test_another_run_is_refused_and_overwriting_takes_away_what_no_longer_holds(
     assert command("train", *LORA, into, "overwrite=true")[0] == 0
     assert _names(out) == ["layer_1.safetensors", "mine.txt"]
     assert SteeringArtifact.load(out).form == "lora"
+
+
+def test_a_refined_sweep_knows_itself_again(command: Command, tmp_path: Path) -> None:
+    out, into, strengths = tmp_path / "run", f"output_dir={tmp_path / 'run'}", "factors=[-9,-3,3,9]"
+    assert command("train", *VECTOR, into)[0] == 0
+    refined = ("sweep", "--artifact", str(out), into, strengths, "--refine")
+    assert command(*refined)[0] == 0
+    table = SweepTable.load(out / "sweep.parquet")
+    assert table.factors.tolist() == [-9, -3, 0, 3, 9]  # 0 was needed
+    assert command(*refined)[0] == 0
+    assert [file for file in _names(out) if "sweep" in file] == ["sweep.parquet"]
+    np.testing.assert_array_equal(SweepTable.load(out / "sweep.parquet").loss_pos, table.loss_pos)
+    assert command(*refined[:-1])[0] == 0  # not refined: another sweep, beside the first
+    assert len(SweepTable.load(out / "sweep.parquet").factors) == len(table.factors)
+    assert len([file for file in _names(out) if "sweep" in file]) == 2
 
 
 def test_a_stale_plain_vector_does_not_outlive_its_change(tmp_path: Path) -> None:

@@ -161,10 +161,11 @@ def test_front_by_hand() -> None:
     assert np.array(found["draws"]) == pytest.approx(np.tile(found["gain"], (3, 1)), abs=1e-3)
 
 
-def test_strength_falls_back_to_the_grid_where_the_law_does_not_fit() -> None:
+def test_the_strength_is_the_best_that_was_measured_within_the_budget() -> None:
     table = sweep_table([0, 3, 1, 4, 1, 9], [5, 4.6, 4.5, 4.2, 3.9, 0])
     found = choose(table, 1.0)
     assert found.m == 3.0
+    assert choose(sweep_table([0, -1, -2], [5, 5, 5]), 1.0).m == 0.0
     assert "6 held-out" in found.rule and "best swept m" in found.rule
 
 

@@ -11,7 +11,7 @@ from laws import TEXT_PAIRS, noisy
 
 from easyedit_split.analysis.pipeline import analyse, strength_to_measure
 from easyedit_split.errors import ConfigError
-from easyedit_split.sweeps.refine import refine
+from easyedit_split.sweeps.refine import refine, set_out
 from easyedit_split.sweeps.run import sweep
 
 
@@ -33,7 +33,10 @@ def test_the_advised_strength_is_measured_within_the_budget(lend: Any, tokenizer
     again = sweep(model, tokenizer, TEXT_PAIRS, artifact, found.factors, "sum")
     np.testing.assert_allclose(found.loss_pos, again.loss_pos, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(found.loss_neg[np.isin(found.factors, coarse.factors)], coarse.loss_neg)
-    assert found.header == coarse.header and found.reduction == "sum"
+    assert found.reduction == "sum"
+    assert found.header == {**coarse.header, **set_out(coarse.factors, budget)}
+    assert found.settings_id != coarse.settings_id  # it knows with which strengths it set out, and why it went on
+    assert found.settings_id == replace(coarse, header=found.header).settings_id
 
 
 def test_sweeps_of_other_pairs_or_reductions_are_not_joined(lend: Any, tokenizer: Any) -> None:
