@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, HostError, SteeringError
 from . import children
-from .mistakes import in_words
 from .registration import HOME_VARIABLE, is_checkout, register, require_host
+from .script_errors import in_words
 
 USAGE = """usage: easyedit-split run [--debug] SCRIPT [arguments of the script]
 

@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 
 from ..errors import ArtifactError
 from .architectures import ADDS_FEED_FORWARD, STRUCTURE
+from .block_output import passes_unchanged
 from .guards import eval_mode_frozen
 from .parts import decoder_layers, has_norm_after_mlp, hidden_size, unwrap
 from .protocols import CausalLM
 from .sites import Site, resolve_site
-from .stream import passes_unchanged
 from .weights import Sample, sampled_weights, weights_present
 
 NUMBERS_A_TENSOR = 64

@@ -19,10 +19,10 @@ from torch import Tensor
 from ..changes.attach import Handle, handles_on
 from ..data.tokens import EncodedPair
 from ..errors import ConfigError, DataError
+from ..models.block_output import adds_to_stream
 from ..models.guards import eval_mode_frozen
 from ..models.parts import embedding_device, unwrap
 from ..models.protocols import CausalLM
-from ..models.stream import adds_to_stream
 from .forward import run_rows
 from .memory import memory_for
 from .prefix_store import PrefixStore, prefix_store

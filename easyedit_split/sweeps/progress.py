@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArtifactError
-from ..storage.files import read_tensors, write_tensors
+from ..storage.files import write_tensors
+from ..storage.progress import read_progress
 
 if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
@@ -38,16 +39,11 @@ class SweepProgress:
         """
         import torch
 
-        if self.path is None or not self.path.exists():
+        of = "sweep (its change, pairs, strengths or the model's weights differ)"
+        kept = read_progress(self.path, self.run, of, self.overwrite) if self.path else None
+        if kept is None:
             return 0
-        tensors, header = read_tensors(self.path)
-        if header.get("run") != self.run:
-            if self.overwrite:
-                return 0
-            raise ArtifactError(
-                f"{self.path} is of another sweep (its change, pairs, strengths or the model's weights differ): "
-                "choose another output, or set overwrite=true"
-            )
+        tensors, header = kept
         done = header.get("batches")
         if not isinstance(done, int) or not 0 < done <= len(batches):
             raise ArtifactError(f"{self.path} is broken ({done!r} batches): delete it to start again")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..changes.forms import LinearDelta
 from ..errors import ArtifactError
-from ..storage.files import read_tensors, write_tensors
+from ..storage.files import write_tensors
+from ..storage.progress import read_progress
 
 SECONDS_BETWEEN = 20.0
 _STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -45,16 +46,10 @@ class Checkpoint:
         Raises:
             ArtifactError: the file is broken, or of another run.
         """
-        if not self.path.exists():
+        kept = read_progress(self.path, self.run, "run (settings, pairs or the model's weights differ)", self.overwrite)
+        if kept is None:
             return 0
-        tensors, header = read_tensors(self.path)
-        if header.get("run") != self.run:
-            if self.overwrite:
-                return 0
-            raise ArtifactError(
-                f"{self.path} is the checkpoint of another run (settings, pairs or the model's weights differ): "
-                "choose another output_dir, or set overwrite=true"
-            )
+        tensors, header = kept
         try:
             step = int(header["step"])
             state = {name: {k: tensors[f"{k}.{name}"] for k in _STATE} for name, _ in self._parameters()}

@@ -285,7 +285,7 @@ def test_progress_knows_the_weights(
     there = f"model_name_or_path={upper}"
     train = ("train", *VECTOR, f"output_dir={out}", "n_epochs=3", there)
     status, _, errors = command(*train)
-    assert status == 2 and "checkpoint of another run" in errors and "overwrite=true" in errors
+    assert status == 2 and "of another run" in errors and "overwrite=true" in errors
     status, _, errors = command(*sweep, there)
     assert status == 2 and "of another sweep" in errors and "overwrite=true" in errors
     assert command(*train, "overwrite=true")[0] == 0

@@ -18,8 +18,8 @@ from easyedit_split.changes.forms import FORMS, make_delta
 from easyedit_split.changes.positions import Positions
 from easyedit_split.data.tokens import EncodedPair
 from easyedit_split.errors import ConfigError, DataError, SiteError
+from easyedit_split.models.block_output import adds_to_stream
 from easyedit_split.models.sites import Site, resolve_site
-from easyedit_split.models.stream import adds_to_stream
 from easyedit_split.scoring import memory
 from easyedit_split.scoring.memory import zeros_somewhere
 from easyedit_split.scoring.prefix_store import shared_prefixes

@@ -30,7 +30,7 @@ def say_mistake(kind: type[BaseException], error: BaseException, trace: Tracebac
     """Python's own traceback, and below it the mistake in one sentence, where EasyEdit was at work."""
     sys.__excepthook__(kind, error, trace)
     if "steer" in sys.modules:
-        from easyedit_split.easyedit.mistakes import in_words
+        from easyedit_split.easyedit.script_errors import in_words
 
         print(f"easyedit-split: {in_words(error, Path(sys.argv[0]).name)}", file=sys.stderr)
 
