@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FitError
-from . import bootstrap, decay
+from . import bootstrap, decay, recommend
 from .fit import fit_preference, fit_utility
 from .logodds import Curve, Sweep, curves
 from .measured import Measured, measured
@@ -117,6 +117,16 @@ def strength_to_measure(table: Sweep, max_utility_drop: float = 1.0) -> float | 
     if not np.isin(0.0, table.factors):
         return 0.0
     return next_strength(_points(table), max_utility_drop)
+
+
+def strength_past_the_end(table: Sweep, max_utility_drop: float = 1.0) -> float | None:
+    """The strength past the sweep that shows whether it ended too soon; None where the best one lies inside.
+
+    Raises:
+        FitError, DataError: as ``analyse``.
+    """
+    check_budget(max_utility_drop)
+    return recommend.strength_past_the_end(_points(table), max_utility_drop)
 
 
 def best_swept(table: Sweep, max_utility_drop: float = 1.0) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .bootstrap import interval
 from .logodds import Curve, nats
 from .measured import Measured
-from .reliability import Advised, Doubt, doubts, doubts_of_examples
+from .reliability import MARGIN, Advised, Doubt, doubts, doubts_of_examples
 from .result import FitResult
 
 Array = NDArray[np.float64]
@@ -26,6 +26,7 @@ STEEP_AGAIN = 2.5  # times the budget: a fall to measure within
 WORTH = 0.005  # share of the gain that another strength must add
 NARROW = 0.004  # share of the sweep's reach below which a gap is not halved again
 SAID = 0.01  # nats by which the loss is more when counted from elsewhere: less does not show in two digits
+FURTHER = 1.5  # times the end of a sweep that ends too soon
 HIGHER = 0.1  # nats that utility must be above m = 0, in the lower end of its interval, to be called higher
 
 
@@ -210,6 +211,15 @@ def next_strength(measured: Measured, budget: float) -> float | None:
     if value[top] <= measured.gain[at] + WORTH * max(abs(measured.gain[at]), 0.1):
         return None
     return _new(measured, _rounded(float(measured.dense[top])), float(measured.m[at]), float(measured.dense[top]))
+
+
+def strength_past_the_end(measured: Measured, budget: float) -> float | None:
+    """Half as far again as the sweep goes, where the best strength within the budget lies at its end; else None."""
+    at = measured.best(budget)
+    if at is None or not measured.swept[measured.zero] or measured.m[at] == 0:
+        return None
+    end = measured.ends[1] if measured.m[at] > 0 else measured.ends[0]
+    return _rounded(FURTHER * end) if abs(end - measured.m[at]) <= MARGIN * abs(end) else None
 
 
 def _new(measured: Measured, m: float, here: float, there: float) -> float | None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..analysis.pipeline import strength_to_measure
+import numpy as np
+
+from ..analysis.pipeline import strength_past_the_end, strength_to_measure
 from .run import sweep
 from .table import SweepTable
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from ..data.pairs import PreferencePair
 
 ROUNDS = 8  # strengths added at most
+FURTHEST = 4.0  # times as far as the sweep went, at most
 
 
 def refine(
@@ -25,8 +28,9 @@ def refine(
 
     Its header says, as `refined`, with which strengths it set out.
 
-    Each is swept on the same pairs, where the measured curves put the best strength within the budget, or half-way into
-    a steep fall; if it turns out to cost more than the budget, the next one is nearer to 0.
+    Each is swept on the same pairs: half as far again as the sweep went, where the best strength lies at its end, until
+    preference or utility turns (to 4 times as far at most); then where the measured curves put the best strength within
+    the budget, or half-way into a steep fall. If it turns out to cost more than that, the next one is nearer to 0.
 
     Args:
         pairs, artifact, chat: those of the sweep that made `table`.
@@ -36,8 +40,11 @@ def refine(
         ConfigError: see `sweep`; or other pairs than the table's.
     """
     table = replace(table, header=table.header | set_out(table.factors, max_utility_drop))
+    furthest = FURTHEST * float(np.abs(table.factors).max())
     for _ in range(ROUNDS):
-        m = strength_to_measure(table, max_utility_drop)
+        m = strength_past_the_end(table, max_utility_drop)
+        if m is None or abs(m) > furthest:
+            m = strength_to_measure(table, max_utility_drop)
         if m is None:
             break
         table = table.joined(sweep(model, tokenizer, pairs, artifact, [m], table.reduction, chat=chat))
