@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from easyedit_split import analysis
-from easyedit_split.analysis.pipeline import strength_to_measure
+from easyedit_split.analysis.pipeline import strength_past_the_end, strength_to_measure
 from easyedit_split.analysis.region import measured_regions
 from easyedit_split.errors import DataError, FitError
 
@@ -394,3 +394,16 @@ def test_an_interval_of_the_gain_that_holds_for_all_strengths_is_not_much_wider_
     at, best = found.measured.m == found.recommendation.m, found.recommendation
     low, high = np.percentile(found.measured.gain_draws[:, at], [2.5, 97.5])
     assert high - low <= best.gain_interval[1] - best.gain_interval[0] <= 1.3 * (high - low)
+
+
+def test_a_sweep_that_ended_too_soon_is_asked_further_until_it_holds_the_best():
+    def up_and_down(x: float) -> float:
+        return rising(x) if abs(x) <= 9 else rising(9.0) - abs(x)
+
+    grid, asked = np.linspace(-6, 6, 25), []
+    while (m := strength_past_the_end(sweep(grid, up_and_down, lambda x: -x * x / 400))) is not None:
+        asked.append(m)
+        grid = np.append(grid, m)
+    assert asked == [9.0, 13.5]
+    assert strength_past_the_end(sweep(GRID, rising, falling)) is None  # the budget ends it before the sweep does
+    assert strength_past_the_end(sweep(GRID, lambda x: -rising(x), lambda x: -0.01 * x * x)) == -9.0
