@@ -51,7 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--model", choices=tuple(_DEMOS), default="demo", help=f"{SMOLLM2}: a real model, about eight minutes"
     )
     parser.add_argument("--task", help=f"data set: {', '.join(TASKS)}; of {SMOLLM2}: {', '.join(ENGLISH)}")
-    parser.add_argument("--out", metavar="DIR", help="folder to write (default: runs/demo, or runs/demo-smollm2)")
+    parser.add_argument("--out", metavar="DIR", help="folder to write (default: runs/demo[-smollm2][-TASK])")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     task = arguments.task or demo.tasks[0]
     if task not in demo.tasks:
         raise ConfigError(f"{demo.title} has no task {task!r}{nearest(task, demo.tasks)}")
-    folder = Path(arguments.out or ("runs/demo" if demo.graded else f"runs/demo-{arguments.model}"))
+    parts = ["demo", *([] if demo.graded else [arguments.model]), *([] if task == demo.tasks[0] else [task])]
+    folder = Path(arguments.out or f"runs/{'-'.join(parts)}")
     files = {form: hparams_path(f"{demo.folder}/{task}/split_{form}") for form in FORMS}
     chosen = {
         "model_name_or_path": arguments.model, "train_data": f"demo:{task}", "test_data": f"demo:{task}",
@@ -123,15 +124,16 @@ def _one_form(
     from ..scoring.activations import collect_activations
     from ..sweeps.refine import refine
     from ..sweeps.run import sweep
-    from ..training.from_settings import train_from
+    from ..training.from_settings import planned_source, train_from
 
+    _check_own(folder / hp.intervention_method, planned_source(hp, pairs))
     form, grid = hp.intervention_method, np.array(hp.factors) if hp.factors else GRID
     print(f"{form}: training {hp.n_epochs} epochs, then {len(test)} test pairs at {len(grid)} strengths")
     start = time.monotonic()
     ((_, artifact),) = train_from(hp, model, tokenizer, pairs, progress=True)
     seconds = time.monotonic() - start
     if not all(same_change(kept, source_of(artifact)) for kept in changes_in(folder / form).values()):
-        clear(folder / form)  # of another task
+        clear(folder / form)  # what was made from it on another machine
     artifact.save(folder / form)
     table = sweep(model, tokenizer, test, artifact, grid, "sum", progress=True)
     table = refine(model, tokenizer, test, artifact, table, BUDGET)
@@ -153,6 +155,17 @@ def _one_form(
     if scores:
         save_scores(folder / form / SCORES, scores, m, artifact.id)
     return _Form(form, seconds, artifact, table, analysis, m, texts, scores, too_much)
+
+
+def _check_own(folder: Path, planned: dict[str, Any]) -> None:
+    """Check that a form's folder holds nothing, or what an earlier demo of the same task left."""
+    from ..errors import ArtifactError
+    from ..folders import changes_in, differences
+
+    for file, kept in changes_in(folder).items():
+        found = differences(kept, planned)
+        if found:
+            raise ArtifactError(f"{file} is of another run ({'; '.join(found[:3])}): choose another --out")
 
 
 def _answers(

@@ -31,18 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ..distributed import processes, rank, world
     from ..folders import check_free
     from ..storage.locks import folder_lock  # here, so that a mistake is told before torch is loaded
-    from ..training.from_settings import planned_origin, train_from
+    from ..training.from_settings import planned_source, train_from
     from ..training.suited import suited
 
     with processes(folder_lock(folder)):
         model, tokenizer = load(hp)
         hp = _told(suited(hp, model, tokenizer, pairs))
-        planned = {
-            "form": hp.intervention_method,
-            "site": f"layer ?, {hp.component}",
-            "origin": planned_origin(hp, pairs),
-        }
-        check_free(folder, planned, hp.overwrite)
+        check_free(folder, planned_source(hp, pairs), hp.overwrite)
         _check_model(folder, model, hp.overwrite)
         start = time.monotonic()
         seconds = arguments.checkpoint_seconds

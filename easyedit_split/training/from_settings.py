@@ -96,8 +96,12 @@ def train_layer(
     )
 
 
-def planned_origin(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
-    """What the artifacts of these settings will remember of how they were made."""
+def planned_source(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
+    """What the artifacts of these settings will say of themselves, as `folders` compares it; of no layer yet."""
+    return {"form": hp.intervention_method, "site": f"layer ?, {hp.component}", "origin": _origin(hp, pairs)}
+
+
+def _origin(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
     if hp.objective_name == "diff_mean":
         return diff_mean_origin(pairs, hp.use_chat_template, hp.system_prompt)
     return trained_origin(pairs, _objective(hp), hp.train_config(), hp.use_chat_template, hp.system_prompt)

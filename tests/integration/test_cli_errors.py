@@ -231,3 +231,13 @@ def test_a_sweep_is_refused_before_it_is_measured(
     assert "nan is not finite" in _said(capsys, *ask, "-m", "nan")
     capsys.readouterr()
     assert main([*ask, "-m", "nan"]) == 2 and "past the sweep" not in capsys.readouterr().out
+
+
+def test_the_demo_leaves_other_runs_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from laws import noisy
+
+    kept = noisy(tiny_model("qwen2"), "vector", "residual").save(tmp_path / "vector")
+    before = kept.read_bytes()
+    said = _said(capsys, "demo", "--out", str(tmp_path))
+    assert "vector/layer_1.safetensors is of another run (component " in said and "choose another --out" in said
+    assert kept.read_bytes() == before
