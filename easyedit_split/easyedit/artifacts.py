@@ -44,6 +44,10 @@ def read_folder(folder: str | Path, layer: int, concept_id: int = 0) -> Steering
         return artifact
     if theirs.is_file():
         return read_pt(theirs, layer, concept_id)
+    for together in sorted(folder.glob("layer_*-*.safetensors")) + sorted(folder.glob("layer_*_*.safetensors")):
+        part = next((p for p in SteeringArtifact.load(together).parts if p.site.layer == layer), None)
+        if part is not None:
+            return part
     held = ", ".join(sorted(p.name for p in folder.glob("layer_*"))) or "no layer"
     raise ArtifactError(f"{folder} has nothing for layer {layer}, it holds {held}; set layers to what was trained")
 
