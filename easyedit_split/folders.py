@@ -46,6 +46,17 @@ def changes_in(folder: Path) -> dict[Path, Source]:
     return found
 
 
+def layers_of(file: Path) -> tuple[int, ...]:
+    """The layers that a change's file is named after (`layer_14`, `layer_12-14_16`); none where it is no such name."""
+    found: list[int] = []
+    for run in file.stem.removeprefix("layer_").split("_"):
+        first, _, last = run.partition("-")
+        if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in (first, last or first)):
+            return ()
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
+
+
 def sweeps_in(folder: Path) -> list[Path]:
     """The sweeps of test pairs, the first one made first."""
     return [*folder.glob(TEST), *sorted(folder.glob("sweep-*.parquet"))]
