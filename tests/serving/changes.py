@@ -37,6 +37,7 @@ CHANGES = {
     "layers": ("lora", Sites((Site(1, "self_attn.q_proj"), Site(1, "self_attn.v_proj"), Site(3))), Positions(), 0.4),
     "answer_layers": ("vector", Sites((Site(1, "residual"), Site(2, "residual"))), Positions("answer"), 1.0),
 }
+JOINT = ("layers", "answer_layers")  # of several layers, with one strength
 SWEPT = "vector"  # has a sweep, from -6 to 6
 QUESTIONS = (
     "Write a review of the new phone.",
