@@ -140,7 +140,7 @@ def test_same_seed_same_artifact_and_resumed_is_uninterrupted(
     with monkeypatch.context() as patch, pytest.raises(_Killed):
         patch.setattr(trainer_module._Loop, "_losses", losses)
         _train(model, tokenizer, checkpoint=path, checkpoint_seconds=0.0, **options)
-    with pytest.raises(ArtifactError, match="is the checkpoint of another run"):
+    with pytest.raises(ArtifactError, match="is of another run"):
         _train(model, tokenizer, checkpoint=path, site=PLACES[:2], **{k: v for k, v in options.items() if k != "site"})
     assert _same(_train(model, tokenizer, checkpoint=path, **options), expected)
 
