@@ -40,10 +40,21 @@ def changes_in(folder: Path) -> dict[Path, Source]:
     for file in sorted(folder.glob("layer_*.safetensors")):
         header = read_header(file)
         site = header.get("site", {})
-        place = f"layer {site.get('layer')}, {site.get('component')}"
+        place = header.get("place") or f"layer {site.get('layer')}, {site.get('component')}"
         about = {key: header.get(key) for key in ("id", "form", "origin", "model")}
         found[file] = {**about, "site": place}
     return found
+
+
+def layers_of(file: Path) -> tuple[int, ...]:
+    """The layers that a change's file is named after (`layer_14`, `layer_12-14_16`); none where it is no such name."""
+    found: list[int] = []
+    for run in file.stem.removeprefix("layer_").split("_"):
+        first, _, last = run.partition("-")
+        if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in (first, last or first)):
+            return ()
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
 
 
 def sweeps_in(folder: Path) -> list[Path]:
@@ -59,8 +70,9 @@ def same_change(first: Source, second: Source) -> bool:
 
 
 def differences(kept: Source, planned: Source) -> list[str]:
-    """In what two sources differ, in words; the layer apart, because a run may train several."""
+    """In what two sources differ, in words; the layer apart, because a run may train several, each alone."""
     pairs = [("form", kept.get("form"), planned.get("form"))]
+    pairs.append(("layers together", _together(kept), _together(planned)))
     pairs.append(("component", _component(kept), _component(planned)))
     old, new = _flat(kept.get("origin") or {}), _flat(planned.get("origin") or {})
     pairs += [(key, old.get(key), new.get(key)) for key in sorted({*old, *new})]
@@ -185,6 +197,14 @@ def _sources(folder: Path) -> dict[Path, Source]:
 def _component(source: Source) -> str | None:
     site = source.get("site")
     return site.partition(", ")[2] if isinstance(site, str) else None
+
+
+def _together(source: Source) -> str | None:
+    """The layers of one change, where it has several."""
+    site = source.get("site")
+    if not isinstance(site, str):
+        return None
+    return site.partition(", ")[0].removeprefix("layers ") if site.startswith("layers") or ";" in site else "none"
 
 
 def _flat(origin: Mapping[str, Any]) -> dict[str, Any]:

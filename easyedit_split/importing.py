@@ -7,7 +7,8 @@
 | `.npy`, `.safetensors` | vectors |
 | a folder, or `adapter_model.safetensors` | a PEFT LoRA adapter |
 
-Where a file holds several changes, a layer, or the name of one of them, says which.
+Where a file holds several changes, a layer, or the name of one of them, says which. Without that they are one change
+with one strength, where the file says the layer of each.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ def read_change(
 ) -> SteeringArtifact:
     """The change in a file of another program, ready to be saved, swept and attached; m = 1 is the change as it stands.
 
+    A file with a direction for each of several layers is one change of several layers.
+
     Args:
         site: see `parse_site`. Needed where the file does not say the layer; the component is `residual` unless the
-            file, or this, says another.
+            file, or this, says another. Where the file holds several layers, the one to be taken.
         pick: which one, where the file holds several: a tensor's name, a row's number, a concept's id.
         model: the model it is for. Its width is then checked, and the change knows it again.
 
@@ -87,23 +90,27 @@ def read_change(
     """
     path = Path(path)
     layer, component = parse_site(site) if site else (None, None)
-    held = _held(path)
-    chosen = _chosen(path, held, layer, component, pick)
-    if not chosen.has_layer and layer is None:
-        raise ConfigError(f"{path} does not say which layer it is for: give --site LAYER or LAYER:COMPONENT")
-    place = chosen.artifact.site
-    if layer is not None and not chosen.has_layer:
-        place = replace(place, layer=layer)
-    if component is not None and chosen.has_component and component != place.component:
-        raise ConfigError(f"{path} was made for {place.component}, not for {component}: leave the component out")
-    if component is not None:
-        place = replace(place, component=component)
-    origin = {**chosen.artifact.origin, "imported": {"file": path.name, "held": chosen.name, "sha256": _digest(path)}}
-    artifact = replace(chosen.artifact, site=place, origin=origin)
+    chosen = _chosen(path, _held(path), layer, component, pick)
+    artifact = SteeringArtifact.joined([_placed(path, one, layer, component) for one in chosen])
+    imported = {"file": path.name, "held": _names(chosen), "sha256": _digest(path)}
+    artifact = replace(artifact, origin={**artifact.origin, "imported": imported})
     if model is not None:
-        artifact.resolve(model)
-        artifact = replace(artifact, model=identify_model(model, place.layer))
+        artifact.resolve_all(model)
+        artifact = replace(artifact, model=identify_model(model, *(place.layer for place in artifact.site.sites)))
     return artifact
+
+
+def _placed(path: Path, held: _Held, layer: int | None, component: str | None) -> SteeringArtifact:
+    """A change of a file where the file, or else the user, says that it goes."""
+    (place,) = held.artifact.site.sites
+    if layer is None and not held.has_layer:
+        raise ConfigError(f"{path} does not say which layer it is for: give --site LAYER or LAYER:COMPONENT")
+    if component is not None and held.has_component and component != place.component:
+        raise ConfigError(f"{path} was made for {place.component}, not for {component}: leave the component out")
+    return replace(
+        held.artifact,
+        site=Site(place.layer if layer is None or held.has_layer else layer, component or place.component),
+    )
 
 
 def _held(path: Path) -> list[_Held]:
@@ -128,7 +135,8 @@ def _held(path: Path) -> list[_Held]:
     raise ArtifactError(f"{path} is of no kind that is read ({known}, or the folder of a PEFT adapter)")
 
 
-def _chosen(path: Path, held: list[_Held], layer: int | None, component: str | None, pick: str | None) -> _Held:
+def _chosen(path: Path, held: list[_Held], layer: int | None, component: str | None, pick: str | None) -> list[_Held]:
+    """The change that is meant, or all of them where each has its own site."""
     found = [h for h in held if pick in (None, h.name)]
     if pick is not None and not found:
         raise ConfigError(f"{path} holds no {pick!r} but {_names(held)}: pick one of them")
@@ -140,12 +148,14 @@ def _chosen(path: Path, held: list[_Held], layer: int | None, component: str | N
         found = at_layer
     if component is not None and len(found) > 1:
         found = [h for h in found if not h.has_component or h.artifact.site.component == component] or found
-    if len(found) > 1:
+    apart = all(h.has_layer for h in found) and len({h.artifact.site for h in found}) == len(found)
+    apart = apart and len({h.artifact.form for h in found}) == 1
+    if len(found) > 1 and (layer is not None or not apart):
         how = "--site LAYER" if len({h.artifact.site.layer for h in found}) == len(found) else "--pick NAME"
         raise ConfigError(
             f"{path} holds {len(found)} changes ({_names(found)}), and one site takes one: choose it with {how}"
         )
-    return found[0]
+    return found
 
 
 def _names(held: list[_Held]) -> str:
@@ -157,7 +167,7 @@ def _of_peft(folder: Path) -> list[_Held]:
     if not (folder / "adapter_config.json").is_file():
         raise ArtifactError(f"{folder} is no PEFT adapter (it has no adapter_config.json): give a file, or its folder")
     found = SteeringArtifact.from_peft(folder)
-    several = found if isinstance(found, list) else [found]
+    several = found if isinstance(found, list) else found.parts
     return [_Held(str(a.site), a, True, True) for a in several]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -69,6 +70,30 @@ def encoded_pairs(count: int = 5, seed: int = 3) -> list[EncodedPair]:
 
     pairs = [EncodedPair(tokens(2, 20), (*tokens(1, 9), 258), (*tokens(1, 30), 258)) for _ in range(count - 1)]
     return [EncodedPair(tokens(1, 2), (7,), (8, 258)), *pairs]
+
+
+KINDS = ("qwen2", "gemma2", "gpt2")
+PLACES = (Site(1), Site(2), Site(3))
+# further sites: two maps of one block, of one fused module (GPT-2), and the stream
+MIXED = (Site(1, "self_attn.q_proj"), Site(1, "self_attn.v_proj"), Site(1), Site(3, "self_attn.o_proj"))
+STREAM = (Site(1, "residual"), Site(2, "residual"))
+
+
+def joint(
+    model: Any, form: str = "lora", places: tuple[Site, ...] = PLACES, positions: Any = "all", seed: int = 1
+) -> SteeringArtifact:
+    """Noise at several places, joined."""
+    return SteeringArtifact.joined(
+        [noisy(model, form, s.component, s.layer, positions, seed=seed + i) for i, s in enumerate(places)]
+    )
+
+
+def one_by_one(model: Any, artifact: SteeringArtifact, ids: torch.Tensor, strengths: Any, mask: Any = None) -> Any:
+    """Logits with every part attached on its own, at a strength of its own."""
+    with ExitStack() as stack:
+        for part, m in zip(artifact.parts, strengths, strict=True):
+            stack.enter_context(part.attach(model, m))
+        return logits(model, ids, mask)
 
 
 TEXT_PAIRS = [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from laws import TEXT_PAIRS, assert_close, logits, noisy
+from laws import MIXED, TEXT_PAIRS, assert_close, joint, logits, noisy
 from safetensors.torch import save_file
 from test_calibrate import model as model  # noqa: PLC0414
 from tiny import token_batch
@@ -83,8 +83,12 @@ def test_several_in_one_file(tmp_path: Path) -> None:
     named = _write(tmp_path / "w.pt", {"layer_1": vector(1), "layer_3": vector(3)})
     assert torch.equal(db(read_change(named, "3")), vector(3))
     assert read_change(named, "3").site.layer == 3
-    with pytest.raises(ConfigError, match="choose it with --site LAYER"):
-        read_change(named)
+    both = read_change(named)
+    assert str(both.site) == "layers 1 and 3, residual" and both.origin["imported"]["held"] == "layer_1, layer_3"
+    assert [torch.equal(db(part), vector(k)) for part, k in zip(both.parts, (1, 3), strict=True)] == [True, True]
+    uneven = _write(tmp_path / "u.pt", {"layer_1": vector(1), "layer_2": rows})
+    with pytest.raises(ConfigError, match=r"holds 3 changes .* choose it with --pick NAME"):
+        read_change(uneven)
     with pytest.raises(ConfigError, match="holds nothing for layer 2 but for 1, 3"):
         read_change(named, "2")
 
@@ -110,10 +114,24 @@ def test_a_control_vector(lend: Any, tmp_path: Path) -> None:
     artifacts = [noisy(lend("qwen2"), "vector", "residual", layer=k, seed=k) for k in (1, 3)]
     path = to_gguf(artifacts, tmp_path / "v.gguf")
     assert torch.equal(db(read_change(path, "3")), db(artifacts[1]))
-    with pytest.raises(ConfigError, match=r"holds 2 changes \(direction.1, direction.3\)"):
-        read_change(path)
+    model, ids = lend("qwen2"), token_batch()
+    with artifacts[0].attach(model, 1.5), artifacts[1].attach(model, 1.5):
+        expected = logits(model, ids)
+    with read_change(path, model=model).attach(model, 1.5):  # one change, one strength
+        assert torch.equal(logits(model, ids), expected)
     with pytest.raises(ConfigError, match="was made for residual, not for mlp.down_proj"):
         read_change(path, "3:mlp.down_proj")
+
+
+def test_an_adapter_of_several_modules(lend: Any, tmp_path: Path) -> None:
+    model, ids = lend("qwen2"), token_batch()
+    artifact = joint(model, places=MIXED)
+    artifact.to_peft(tmp_path, 1.5)
+    with artifact.attach(model, 1.5):
+        expected = logits(model, ids)
+    with read_change(tmp_path, model=model).attach(model, 1.0):
+        assert_close(logits(model, ids), expected)
+    assert str(read_change(tmp_path, "1:mlp.down_proj").site) == "layer 1, mlp.down_proj"
 
 
 def test_an_adapter(lend: Any, tmp_path: Path) -> None:
@@ -200,6 +218,10 @@ def test_a_vector_of_steering_vectors(lend: Any, tmp_path: Path) -> None:
         artifact = read_change(tmp_path / f"{kind}.pt", str(layer), model=model)
         with artifact.attach(model, 1.5):
             assert_close(logits(model, ids), expected)
+        with torch.no_grad(), theirs.apply(model, multiplier=1.5):
+            expected = logits(model, ids)
+        with read_change(tmp_path / f"{kind}.pt", model=model).attach(model, 1.5):  # both layers, one multiplier
+            assert_close(logits(model, ids), expected)
     torch.save(package.SteeringVector({1: vector()}, "input_layernorm"), tmp_path / "norm.pt")
     with pytest.raises(ArtifactError, match="added behind 'input_layernorm', which is no linear map"):
         read_change(tmp_path / "norm.pt")
@@ -217,11 +239,14 @@ def test_a_vector_of_repeng(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     artifact = read_change(tmp_path / "v.gguf", "2", model=model)
     with artifact.attach(model, 1.5):
         ours = logits(model, ids)
-    control = package.ControlModel(model, [2])
-    control.set_control(theirs, 1.5)
-    expected = logits(control, ids)
-    control.unwrap()
-    assert_close(ours, expected)
+    with read_change(tmp_path / "v.gguf", model=model).attach(model, 1.5):
+        together = logits(model, ids)
+    for layers, found in (([2], ours), ([1, 2], together)):
+        control = package.ControlModel(model, layers)
+        control.set_control(theirs, 1.5)
+        expected = logits(control, ids)
+        control.unwrap()
+        assert_close(found, expected)
 
 
 def test_the_commands(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

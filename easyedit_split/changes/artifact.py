@@ -1,37 +1,33 @@
 """What training returns and what is kept: a change, where it goes, and where it came from.
 
-On disk: `layer_<l>.safetensors`, the parameters and a JSON header. The vector form also writes EasyEdit's
-`layer_<l>.pt`, a plain tensor, where adding at its site equals adding at the block's output. Nothing is unpickled.
+How it lies on disk is in `artifact_file`.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..errors import ArtifactError, ConfigError, SteeringError
+from ..errors import ConfigError, SiteError
 from ..models.identity import adds_at_block_output, check_model
 from ..models.protocols import CausalLM
-from ..models.sites import ResolvedSite, Site, resolve_site
-from ..storage.files import checksum, read_tensors, write_bytes, write_tensors
+from ..models.sites import ResolvedSite, Site, Sites, resolve_site
+from ..storage.files import checksum
 from . import arithmetic
-from .attach import Handle, Strength, attach, check_fit
+from .artifact_file import file_name, read_artifact, write_artifact
+from .attach import Handle, attach, check_fit
 from .calibration import Calibration
-from .forms import LinearDelta, from_tensors
+from .forms import LinearDelta, parts_of
 from .merge import Merge, merge
 from .positions import Positions
+from .strength import Strength
 
 if TYPE_CHECKING:
     from ..formats.peft import PeftExport
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,13 @@ class SteeringArtifact:
     `model` describes the base model (`describe_model`), `origin` how the change was made (objective, settings,
     concept, versions). Both are stored and neither is needed to use the change. `calibration` is the strength that was
     found for it, used where none is said; None where none was kept.
+
+    A change at several sites has a `Joint` for its delta and `Sites` for its site. It is trained, kept, swept and
+    dialled as one; `parts` are the changes at its single sites.
     """
 
     delta: LinearDelta
-    site: Site
+    site: Site | Sites
     positions: Positions = Positions()
     model: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +52,22 @@ class SteeringArtifact:
     @property
     def form(self) -> str:
         return self.delta.form
+
+    @property
+    def parts(self) -> tuple[SteeringArtifact, ...]:
+        """The changes at its single sites, the lowest layer first; itself where it has one site."""
+        if isinstance(self.site, Site):
+            return (self,)
+        origin = {**self.origin, "part_of": str(self.site)}
+        return tuple(
+            replace(self, delta=delta, site=site, origin=origin, calibration=None)
+            for delta, site in zip(parts_of(self.delta), self.site.sites, strict=True)
+        )
+
+    @classmethod
+    def joined(cls, artifacts: Sequence[SteeringArtifact]) -> SteeringArtifact:
+        """Changes at different sites of one model as one change with one strength; see `arithmetic.join`."""
+        return arithmetic.join(artifacts)
 
     @property
     def id(self) -> str:
@@ -65,7 +80,8 @@ class SteeringArtifact:
     ) -> Handle:
         """Steer `model` with strength `m` until the returned handle is removed (it is a context manager).
 
-        Without a strength the one in `calibration` is used, and a warning says which.
+        A change of several layers takes one `m`, or one a layer: `{14: 2.0, 15: 1.0}`. Without a strength the one in
+        `calibration` is used, and a warning says which.
 
         Args:
             any_model: accept other weights than those the change was made for.
@@ -74,29 +90,23 @@ class SteeringArtifact:
             ArtifactError: the model is another one (see `check_model`).
             ConfigError: a strength that is not finite, or not a number or `(B,)`; or none given and none kept.
         """
-        site, strength = self.resolve(model, any_model), self._strength(m, m1, m2, any_model)
-        return attach(model, self.delta, site, m1=strength.m1, m2=strength.m2, positions=self.positions)
+        sites, strength = self.resolve_all(model, any_model), self._strength(m, m1, m2, any_model)
+        return attach(model, self.delta, sites, m1=strength.m1, m2=strength.m2, positions=self.positions)
 
     def merge(
-        self,
-        model: CausalLM,
-        m: float | None = None,
-        *,
-        m1: float | None = None,
-        m2: float | None = None,
-        any_model: bool = False,
+        self, model: CausalLM, m: Any = None, *, m1: Any = None, m2: Any = None, any_model: bool = False
     ) -> Merge:
         """Write the change into `model`'s weights; `.undo()` of the result restores them bit for bit.
 
-        Without a strength the one in `calibration` is used, as in `attach`.
+        One number, or one a layer, as in `attach`. Without a strength the one in `calibration` is used.
 
         Raises:
             ArtifactError: the model is another one (see `check_model`).
             ConfigError: a strength that is not finite; or none given and none kept.
             NotMergeableError: the change cannot be written into the weights; the message says what to do instead.
         """
-        site = self.resolve(model, any_model)
-        return merge(model, self.delta, site, self.positions, self._strength(m, m1, m2, any_model))
+        sites = self.resolve_all(model, any_model)
+        return merge(model, self.delta, sites, self.positions, self._strength(m, m1, m2, any_model))
 
     def kept_strength(self) -> Calibration:
         """The calibration, to be used where no strength was said.
@@ -123,71 +133,58 @@ class SteeringArtifact:
         return Strength(m1=kept.m1, m2=kept.m2)
 
     def resolve(self, model: CausalLM, any_model: bool = False) -> ResolvedSite:
-        """The site in `model`, after checking that the change was made for it (`check_model`)."""
-        check_model(self.model, model, self.site.layer, any_model)
-        resolved = resolve_site(model, self.site)
-        check_fit(self.delta, resolved)
+        """The one site in `model`; see `resolve_all`.
+
+        Raises:
+            SiteError: there are several.
+        """
+        found = self.resolve_all(model, any_model)
+        if len(found) > 1:
+            raise SiteError(f"{self.site} are several places, and here is room for one: take one of the change's parts")
+        return found[0]
+
+    def resolve_all(self, model: CausalLM, any_model: bool = False) -> tuple[ResolvedSite, ...]:
+        """Its sites in `model`, after checking that the change was made for it (`check_model`) and fits them."""
+        check_model(self.model, model, max(site.layer for site in self.site.sites), any_model)
+        resolved = tuple(resolve_site(model, site) for site in self.site.sites)
+        for delta, site in zip(parts_of(self.delta), resolved, strict=True):
+            check_fit(delta, site)
         return resolved
 
     def for_any_model(self) -> SteeringArtifact:
         """The same change, to be used with other weights than those it was made for, on which nothing was measured."""
         return replace(self, model={k: v for k, v in self.model.items() if k != "weights"}, calibration=None)
 
+    @property
+    def file_name(self) -> str:
+        """The name of its file in the folder that it is saved in."""
+        return file_name(self.site)
+
     def save(self, folder: str | Path) -> Path:
         """Write into `folder`, atomically; returns the path of the safetensors file."""
-        folder = Path(folder)
-        path = folder / f"layer_{self.site.layer}.safetensors"
-        header = {
-            "format_version": FORMAT_VERSION, "form": self.form, "site": asdict(self.site),
-            "positions": asdict(self.positions), "model": self.model, "origin": self.origin, "id": self.id,
-        }  # fmt: skip
-        if self.calibration is not None:
-            header["calibration"] = self.calibration.as_json()
-        if not self.acts_at_block_output:
-            with suppress(OSError):  # then the file below cannot be written either
-                path.with_suffix(".pt").unlink(missing_ok=True)  # of the change that is replaced
-        if self.acts_at_block_output:
-            plain = io.BytesIO()  # torch.save to a full disk raises no OSError
-            torch.save(self.delta.tensors()["db"].cpu().clone(), plain)
-            write_bytes(path.with_suffix(".pt"), plain.getvalue())
-        return write_tensors(path, self.delta.tensors(), header)
+        return write_artifact(self, Path(folder), plain=self.acts_at_block_output)
 
     @property
     def acts_at_block_output(self) -> bool:
-        """Whether this is a vector that may as well be added to the block's output (EasyEdit's convention)."""
-        plain_mlp = self.site.component == "mlp.down_proj" and adds_at_block_output(self.model)
-        return self.form == "vector" and (self.site.component == "residual" or plain_mlp)
+        """Whether this is a vector, or one a layer, that may as well be added to the block's output (EasyEdit's
+        convention)."""
+        plain_mlp = adds_at_block_output(self.model)
+        places = [site.component == "residual" or plain_mlp and site.component == "mlp.down_proj"
+                  for site in self.site.sites]  # fmt: skip
+        layers = [site.layer for site in self.site.sites]
+        return self.form == "vector" and all(places) and len(set(layers)) == len(layers)
 
     @classmethod
-    def load(cls, path: str | Path, layer: int | None = None) -> SteeringArtifact:
+    def load(cls, path: str | Path, layer: int | Sequence[int] | None = None) -> SteeringArtifact:
         """Read an artifact from its folder or file.
 
         Args:
-            layer: which one, where the folder holds several.
+            layer: which one, where the folder holds several; of a change of several layers, all of them.
 
         Raises:
             ArtifactError: no artifact there, several and none chosen, or a broken file.
         """
-        file = _artifact_file(Path(path), layer)
-        tensors, header = read_tensors(file)
-        if header.get("format_version") != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{file} has format version {header.get('format_version')!r}, this package reads {FORMAT_VERSION}: "
-                "install the version that wrote it, or train again"
-            )
-        try:
-            delta = from_tensors(header["form"], tensors)
-            site, positions = Site(**header["site"]), Positions(**header["positions"])
-            if not isinstance(site.layer, int) or not isinstance(site.component, str):
-                raise ConfigError(f"its site is {header['site']!r}")
-            if not isinstance(positions.prefix, int):
-                raise ConfigError(f"its positions are {header['positions']!r}")
-            model, origin = dict(header["model"]), dict(header["origin"])
-            kept = header.get("calibration")
-            calibration = None if kept is None else Calibration.from_json(kept)
-        except (KeyError, TypeError, ValueError, SteeringError) as error:
-            raise ArtifactError(f"{file} is broken ({error}): write it again") from None
-        return cls(delta.requires_grad_(False), site, positions, model, origin, calibration)
+        return cls(**read_artifact(Path(path), layer))
 
     def scaled(self, factor: float) -> SteeringArtifact:
         """The change times `factor`; see `arithmetic.scaled`."""
@@ -205,27 +202,14 @@ class SteeringArtifact:
 
     @classmethod
     def from_peft(cls, folder: str | Path) -> SteeringArtifact | list[SteeringArtifact]:
-        """Read a PEFT LoRA adapter: one artifact, or a list where it touches several modules.
+        """Read a PEFT LoRA adapter: one artifact, or a list where it touches several modules and is not a change of
+        several sites that `to_peft` wrote (`joined` makes one of the list).
 
         `m = 1` is the adapter as it stands. See `formats.peft.read_adapter` for what it reads and refuses.
         """
         from ..formats.peft import read_adapter
 
-        found = [cls(**parts) for parts in read_adapter(folder)]
-        return found[0] if len(found) == 1 else found
-
-
-def _artifact_file(path: Path, layer: int | None) -> Path:
-    if path.is_file():
-        return path
-    files = sorted(path.glob("layer_*.safetensors")) if path.is_dir() else []
-    held = ", ".join(file.name for file in files)
-    if not files:
-        raise ArtifactError(f"{path} does not hold an artifact: give the folder that train wrote")
-    if layer is not None:
-        files = [f for f in files if f.stem == f"layer_{layer}"]
-    if not files:
-        raise ArtifactError(f"{path} does not hold layer_{layer}.safetensors but {held}: name another layer")
-    if len(files) > 1:
-        raise ArtifactError(f"{path} holds {held}: choose one with layer= (on the command line layers=[N])")
-    return files[0]
+        read = read_adapter(folder)
+        together = [one.pop("together") for one in read]
+        found = [cls(**one) for one in read]
+        return cls.joined(found) if len(found) == 1 or all(together) else found

@@ -7,9 +7,9 @@ The hook sits on the linear module itself, never on the block's output: where a 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,52 +19,11 @@ from torch import Tensor, nn
 from ..errors import ConfigError, SiteError
 from ..models.parts import decoder
 from ..models.protocols import CausalLM
-from ..models.sites import ResolvedSite, Site, resolve_site
-from .forms import LinearDelta
+from ..models.sites import ResolvedSite, Site, Sites, resolve_site
+from .forms import LinearDelta, parts_of
 from .positions import Positions, mask_of_call, tokens_of_call
-
-
-class Strength:
-    """The dial: `m1` scales `dW`, `m2` scales `db`; each a float, or one value for each row of the batch."""
-
-    def __init__(self, m: Any = None, *, m1: Any = None, m2: Any = None) -> None:
-        if m is None and m1 is None and m2 is None:
-            raise ConfigError("no strength given: pass m, or m1 and m2")
-        if m is not None and not (m1 is None and m2 is None):
-            raise ConfigError("both m and m1 or m2 given: m sets the two at once, so pass one or the other")
-        self.m1 = _checked(m if m is not None else m1, "m1")
-        self.m2 = _checked(m if m is not None else m2, "m2")
-
-    @property
-    def is_zero(self) -> bool:
-        return isinstance(self.m1, float) and isinstance(self.m2, float) and self.m1 == 0.0 == self.m2
-
-    def repeated(self, times: int) -> Strength:
-        """Each value of a `(B,)` strength `times` times in a row."""
-        m1, m2 = (v if isinstance(v, float) else v.repeat_interleave(times) for v in (self.m1, self.m2))
-        return Strength(m1=m1, m2=m2)
-
-
-def _checked(value: Any, name: str) -> float | Tensor:
-    if value is None:
-        return 0.0
-    if isinstance(value, (int, float)):
-        if not math.isfinite(value):
-            raise ConfigError(f"strength {name} = {value} is not finite: give a finite number")
-        return float(value)
-    try:
-        rows = torch.as_tensor(value, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError):
-        raise ConfigError(f"strength {name} = {value!r} is no number: give one, or one a row of the batch") from None
-    if rows.ndim == 0:
-        return _checked(float(rows), name)
-    if rows.ndim != 1:
-        raise ConfigError(
-            f"strength {name} has shape {tuple(rows.shape)}: give a number, or one a row of the batch (B,)"
-        )
-    if not bool(torch.isfinite(rows).all()):
-        raise ConfigError(f"strength {name} holds values that are not finite: give finite numbers")
-    return rows
+from .strength import Strength as Strength
+from .strength import Value
 
 
 class Handle:
@@ -73,34 +32,49 @@ class Handle:
     `set_strength` turns the dial, `remove` detaches and leaves the model as it was. For the calls inside them,
     `steer_only` fixes the steered positions, `silenced` turns the change off, `dropping` drops entries of it and
     `ablating` takes its direction out instead of adding it.
+
+    A change of several sites (`sites`, the lowest layer first) has one dial, or one strength a layer.
     """
 
     def __init__(
-        self, model: CausalLM, delta: LinearDelta, site: ResolvedSite, strength: Strength, positions: Positions
+        self,
+        model: CausalLM,
+        delta: LinearDelta,
+        sites: ResolvedSite | Sequence[ResolvedSite],
+        strength: Strength,
+        positions: Positions,
     ) -> None:
-        check_fit(delta, site)
+        self.sites = (sites,) if isinstance(sites, ResolvedSite) else tuple(sites)
+        self._parts = [_Part(part, site) for part, site in zip(parts_of(delta), self.sites, strict=True)]
+        strength.check_layers(site.site.layer for site in self.sites)
         self.delta = delta
         self.strength = strength
         self.positions = positions
-        self.site = site
         self._dropout = 0.0
         self._ablate = False
         self._mask: Tensor | None = None
         self._rows = 1
         self._fixed = False
-        self._cast: dict[tuple[torch.device, torch.dtype], LinearDelta] = {}
         self._hooks = [
             decoder(model).register_forward_pre_hook(self._before_decoder, with_kwargs=True),
-            site.module.register_forward_hook(self._after_module),
+            *(part.site.module.register_forward_hook(partial(self._after_module, part)) for part in self._parts),
         ]
 
+    @property
+    def site(self) -> ResolvedSite:
+        """The lowest of the sites."""
+        return self.sites[0]
+
     def set_strength(self, m: Any = None, *, m1: Any = None, m2: Any = None) -> None:
-        """Turn the dial: a float, or `(B,)` values, one for each row of the batch.
+        """Turn the dial: a float, or `(B,)` values, one for each row of the batch; or one of these for each layer,
+        as `{14: 2.0, 15: 1.0}`.
 
         Raises:
-            ConfigError: not finite, or of the wrong shape.
+            ConfigError: not finite, of the wrong shape, or for other layers than the change has.
         """
-        self.strength = Strength(m, m1=m1, m2=m2)
+        strength = Strength(m, m1=m1, m2=m2)
+        strength.check_layers(site.site.layer for site in self.sites)
+        self.strength = strength
 
     @contextmanager
     def steer_only(self, mask: Tensor | None) -> Iterator[None]:
@@ -155,7 +129,8 @@ class Handle:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        self._cast = {}
+        for part in self._parts:
+            part.forget()
 
     def __enter__(self) -> Handle:
         return self
@@ -168,48 +143,41 @@ class Handle:
         if not self._fixed:
             self._mask = mask_of_call(self.positions, args, kwargs)
 
-    def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self.strength.is_zero and not self._ablate:
+    def _after_module(self, part: _Part, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if not self._acts(part):
             return None
         shape = (output if isinstance(output, Tensor) else output[0]).shape
         if len(shape) > 3:
             raise SiteError(
-                f"{self.site.site} gives {tuple(shape)} in this model, not one state a token: steer another of its "
+                f"{part.site.site} gives {tuple(shape)} in this model, not one state a token: steer another of its "
                 "linear maps"
             )
         if not isinstance(output, Tensor):
-            return (self.steered(args[0], output[0]), *output[1:])
+            return (self._steered(part, args[0], output[0]), *output[1:])
         if output.ndim == 2:  # the block takes its tokens one after the other, whatever their row (OPT, experts)
             x, out = (t.unflatten(0, (self._rows, -1)) for t in (args[0], output))
-            return self.steered(x, out).flatten(0, 1)
-        return self.steered(args[0], output)
+            return self._steered(part, x, out).flatten(0, 1)
+        return self._steered(part, args[0], output)
 
     def steered(self, x: Tensor, out: Tensor) -> Tensor:
-        """`out` `(B, T, d_out)` with the change added, for site inputs `x` `(B, T, d_in)`; `out` is the site's output,
-        or a sum that it is part of."""
-        if self.strength.is_zero and not self._ablate:
-            return out
-        if self._ablate:
-            return self._select(out, self._ablated(out))
-        delta = self._on(x)
-        linear, bias = delta.linear_term(x), delta.bias_term()
-        if bias is not None:
-            bias = bias.to(out.dtype)
-        if self.site.rows is None and self._mask is None and self._dropout == 0.0:
-            return _add(_add(out, linear, self.strength.m1), bias, self.strength.m2)
-        change = torch.zeros_like(out if self.site.rows is None else out[..., : len(self.site.rows)])
-        change = _add(_add(change, linear, self.strength.m1), bias, self.strength.m2)
-        if self._dropout:
-            change = F.dropout(change, self._dropout)
-        if self.site.rows is None:
-            return self._select(out, out + change)
-        return self._select(out, out.index_add(-1, self.site.rows.to(out.device), change))
+        """`out` `(B, T, d_out)` with the change at the lowest site added, for that site's inputs `x` `(B, T, d_in)`;
+        `out` is the site's output, or a sum that it is part of."""
+        return self._steered(self._parts[0], x, out) if self._acts(self._parts[0]) else out
 
-    def _ablated(self, out: Tensor) -> Tensor:
-        if self.site.rows is None:
-            return ablate_direction(out, self.delta.bias_term())
-        rows = self.site.rows.to(out.device)
-        return out.index_copy(-1, rows, ablate_direction(out.index_select(-1, rows), self.delta.bias_term()))
+    def _acts(self, part: _Part) -> bool:
+        return self._ablate or any(isinstance(m, Tensor) or m != 0.0 for m in self._strength_of(part))
+
+    def _strength_of(self, part: _Part) -> tuple[Value, Value]:
+        return self.strength.at(part.site.site.layer)
+
+    def _steered(self, part: _Part, x: Tensor, out: Tensor) -> Tensor:
+        if self._ablate:
+            return self._select(out, part.ablated(out))
+        m1, m2 = self._strength_of(part)
+        if self._mask is None and part.site.rows is None and self._dropout == 0.0:
+            linear, bias = part.terms(x, out)
+            return _add(_add(out, linear, m1), bias, m2)
+        return self._select(out, part.added(x, out, m1, m2, self._dropout))
 
     def _select(self, plain: Tensor, steered: Tensor) -> Tensor:
         if self._mask is None:
@@ -218,6 +186,41 @@ class Handle:
         if mask.shape[0] not in (1, plain.shape[0]) or mask.shape[1] != plain.shape[1]:
             raise SiteError(f"the position mask is {tuple(mask.shape)} but the batch is {tuple(plain.shape[:2])}")
         return torch.where(mask.unsqueeze(-1), steered, plain)
+
+
+class _Part:
+    """A change of one affine map, and the site that it is attached to."""
+
+    def __init__(self, delta: LinearDelta, site: ResolvedSite) -> None:
+        check_fit(delta, site)
+        self.delta, self.site = delta, site
+        self._cast: dict[tuple[torch.device, torch.dtype], LinearDelta] = {}
+
+    def terms(self, x: Tensor, out: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """`dW x` and `db`, in the dtype of `out`."""
+        delta = self._on(x)
+        linear, bias = delta.linear_term(x), delta.bias_term()
+        return linear, None if bias is None else bias.to(out.dtype)
+
+    def added(self, x: Tensor, out: Tensor, m1: Value, m2: Value, dropout: float) -> Tensor:
+        """`out` with the change added to the site's rows of it."""
+        linear, bias = self.terms(x, out)
+        change = torch.zeros_like(out if self.site.rows is None else out[..., : len(self.site.rows)])
+        change = _add(_add(change, linear, m1), bias, m2)
+        if dropout:
+            change = F.dropout(change, dropout)
+        return out + change if self.site.rows is None else out.index_add(-1, self.site.rows.to(out.device), change)
+
+    def ablated(self, out: Tensor) -> Tensor:
+        """`out` without its component along the direction (`ablate_direction`)."""
+        if self.site.rows is None:
+            return ablate_direction(out, self.delta.bias_term())
+        rows = self.site.rows.to(out.device)
+        return out.index_copy(-1, rows, ablate_direction(out.index_select(-1, rows), self.delta.bias_term()))
+
+    def forget(self) -> None:
+        """Give up the copies in other precisions."""
+        self._cast = {}
 
     def _on(self, x: Tensor) -> LinearDelta:
         """The delta on the layer's own device; frozen parameters also in its dtype, copied once."""
@@ -276,7 +279,7 @@ def check_fit(delta: LinearDelta, site: ResolvedSite) -> None:
 def attach(
     model: CausalLM,
     delta: LinearDelta,
-    site: Site | ResolvedSite,
+    site: Site | Sites | ResolvedSite | Sequence[ResolvedSite],
     m: Any = None,
     *,
     m1: Any = None,
@@ -289,6 +292,6 @@ def attach(
         SiteError: no such site, or the change does not fit it.
         ConfigError: a strength that is not finite or not a number or `(B,)`.
     """
-    resolved = site if isinstance(site, ResolvedSite) else resolve_site(model, site)
+    resolved = [resolve_site(model, one) for one in site.sites] if isinstance(site, (Site, Sites)) else site
     rule = positions if isinstance(positions, Positions) else Positions(positions)
     return Handle(model, delta, resolved, Strength(m, m1=m1, m2=m2), rule)

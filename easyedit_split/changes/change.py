@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..models.sites import ResolvedSite, Site
+from ..models.sites import ResolvedSite, Site, Sites
 from .calibration import Calibration
 from .forms import LinearDelta
 from .positions import Positions
 
 
 class Change(Protocol):
-    """A `delta` at a `site`, steering `positions`; `model` and `origin` say what it was made for, and how."""
+    """A `delta` at a `site`, steering `positions`; `model` and `origin` say what it was made for, and how. `parts`: the
+    changes at its single sites."""
 
     @property
     def delta(self) -> LinearDelta: ...
     @property
-    def site(self) -> Site: ...
+    def site(self) -> Site | Sites: ...
+    @property
+    def parts(self) -> Sequence[Change]: ...
     @property
     def positions(self) -> Positions: ...
     @property
@@ -30,5 +34,5 @@ class Change(Protocol):
     @property
     def id(self) -> str: ...
     def resolve(self, model: Any, any_model: bool = False) -> ResolvedSite:
-        """The site in `model`; ArtifactError where the change was made for another one."""
+        """The one site in `model`; ArtifactError where the change was made for another one."""
         ...

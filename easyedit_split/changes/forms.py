@@ -7,6 +7,7 @@ Parameters are float32 masters whatever the model's dtype.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +116,47 @@ class LocalWeight(LinearDelta):
         return self.dW
 
 
+class Joint(LinearDelta):
+    """Changes of several affine maps as one: the change of their direct sum.
+
+    Its input and output are those of the maps side by side; `dW` is block-diagonal, `db` theirs in a row. The changes
+    are `parts`, all of one form.
+
+    Raises:
+        ConfigError: fewer than two parts, or parts of several forms.
+    """
+
+    def __init__(self, parts: Sequence[LinearDelta]) -> None:
+        super().__init__()
+        forms = sorted({part.form for part in parts})
+        if len(parts) < 2 or len(forms) > 1:
+            raise ConfigError(f"{len(parts)} changes of form {' and '.join(forms) or 'none'}: join two or more of one")
+        self.form = forms[0]
+        self.parts = nn.ModuleList(parts)
+        self.d_in, self.d_out = sum(part.d_in for part in parts), sum(part.d_out for part in parts)
+
+    def linear_term(self, x: Tensor) -> Tensor | None:
+        inputs = x.split([part.d_in for part in parts_of(self)], dim=-1)
+        terms = [part.linear_term(one) for part, one in zip(parts_of(self), inputs, strict=True)]
+        return _together([term for term in terms if term is not None], lambda found: torch.cat(found, dim=-1))
+
+    def bias_term(self) -> Tensor | None:
+        return _together([b for part in parts_of(self) if (b := part.bias_term()) is not None], torch.cat)
+
+    def weight(self) -> Tensor | None:
+        found = [w for part in parts_of(self) if (w := part.weight()) is not None]
+        return _together(found, lambda weights: torch.block_diag(*weights))
+
+
+def parts_of(delta: LinearDelta) -> tuple[LinearDelta, ...]:
+    """The changes, each of one affine map, that a change consists of: itself, but for a `Joint`."""
+    return tuple(delta.parts) if isinstance(delta, Joint) else (delta,)  # type: ignore[arg-type]
+
+
+def _together(terms: list[Tensor], joined: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
+    return joined(terms) if terms else None
+
+
 def make_delta(
     form: str, d_in: int, d_out: int, rank: int = 4, generator: torch.Generator | None = None
 ) -> LinearDelta:
@@ -133,11 +175,14 @@ def make_delta(
 
 
 def from_tensors(form: str, tensors: dict[str, Tensor]) -> LinearDelta:
-    """Rebuild a delta from `LinearDelta.tensors()` (float32). Shapes are taken from the tensors.
+    """Rebuild a delta from `LinearDelta.tensors()` (float32). Shapes, and the number of parts, are taken from the
+    tensors.
 
     Raises:
         ConfigError: unknown form, missing or surplus tensors, or shapes that contradict each other.
     """
+    if any(name.startswith("parts.") for name in tensors):
+        return Joint([from_tensors(form, part) for part in _by_part(tensors)])
     wanted = {"vector": {"db": 1}, "lora": {"A": 2, "B": 2}, "local_weight": {"dW": 2, "db": 1}}.get(form)
     if wanted is None:
         raise ConfigError(f"unknown form {form!r}{nearest(str(form), FORMS)}")
@@ -162,3 +207,17 @@ def from_tensors(form: str, tensors: dict[str, Tensor]) -> LinearDelta:
         for name, parameter in delta.named_parameters():
             parameter.copy_(tensors[name])
     return delta
+
+
+def _by_part(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The tensors of a `Joint`, part for part."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        head, _, rest = name.partition(".")
+        number, _, own = rest.partition(".")
+        if head != "parts" or "parts" in own:
+            raise ConfigError(f"it holds a tensor {name!r} beside those of its parts")
+        parts.setdefault(number, {})[own] = tensor
+    if set(parts) != set(map(str, range(len(parts)))):
+        raise ConfigError(f"its parts are numbered {', '.join(sorted(parts))}, not from 0 on")
+    return [parts[str(i)] for i in range(len(parts))]

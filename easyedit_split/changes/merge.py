@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +15,50 @@ from ..models.identity import mlp_adds_to_stream
 from ..models.parts import linear_shape
 from ..models.sites import ResolvedSite
 from ..models.weights import merged
-from .attach import Strength, handles_on
-from .forms import LinearDelta
+from .attach import handles_on
+from .forms import LinearDelta, parts_of
 from .positions import Positions
+from .strength import Strength
 
 
 @dataclass
-class Merge:
-    """An edit of one linear module. `added_bias`: the layer had none, so a saved checkpoint would drop it silently.
-    `first`: the module held no merged change before."""
+class Edit:
+    """What a merge did to one linear module. `added_bias`: the layer had none, so a saved checkpoint would drop it
+    silently. `first`: the module held no merged change before."""
 
     module: Any
     before: dict[str, Tensor]
     after: dict[str, Tensor]
     added_bias: bool
     first: bool = True
+
+    def restore(self) -> None:
+        """Put the weights back as they were before."""
+        with torch.no_grad():
+            for name, value in self.before.items():
+                getattr(self.module, name).copy_(value)
+        if self.added_bias:
+            self.module.bias = None
+        if self.first:
+            merged.discard(self.module)
+
+
+@dataclass
+class Merge:
+    """Edits of the linear modules that a change lies in, the lowest layer first."""
+
+    edits: Sequence[Edit]
     done: bool = True
+
+    @property
+    def added_bias(self) -> bool:
+        """Whether a layer had none, so that a saved checkpoint would drop it silently."""
+        return any(edit.added_bias for edit in self.edits)
+
+    @property
+    def after(self) -> list[Tensor]:
+        """Every tensor that was written."""
+        return [tensor for edit in self.edits for tensor in edit.after.values()]
 
     def undo(self) -> None:
         """Restore the weights bit for bit. Idempotent.
@@ -39,27 +68,44 @@ class Merge:
         """
         if not self.done:
             return
-        for name, value in self.after.items():
-            if not torch.equal(getattr(self.module, name), value):
+        # of several edits of one module, the last one's values are there now
+        now = {(edit.module, name): value for edit in self.edits for name, value in edit.after.items()}
+        for (module, name), value in now.items():
+            if not torch.equal(getattr(module, name), value):
                 raise NotMergeableError(f"{name} was changed after this merge: undo the later change first")
-        with torch.no_grad():
-            for name, value in self.before.items():
-                getattr(self.module, name).copy_(value)
-        if self.added_bias:
-            self.module.bias = None
-        if self.first:
-            merged.discard(self.module)
+        for edit in reversed(self.edits):
+            edit.restore()
         self.done = False
 
 
-def merge(model: Any, delta: LinearDelta, site: ResolvedSite, positions: Positions, strength: Strength) -> Merge:
-    """Edit the weights at `site` in place.
+def merge(
+    model: Any,
+    delta: LinearDelta,
+    sites: ResolvedSite | Sequence[ResolvedSite],
+    positions: Positions,
+    strength: Strength,
+) -> Merge:
+    """Edit the weights at `sites` in place, all of them or, after an error, none.
 
     Raises:
         NotMergeableError: the change steers only some positions, the layer is quantised or wrapped, no linear map
-            carries the site (a residual vector behind a norm), or a result is not finite.
+            carries a site (a residual vector behind a norm), or a result is not finite.
+        ConfigError: a strength that is not one number, or for other layers than the change has.
     """
-    m1, m2 = _scalars(strength)
+    several = (sites,) if isinstance(sites, ResolvedSite) else tuple(sites)
+    strength.check_layers(site.site.layer for site in several)
+    edits = []
+    try:
+        for part, site in zip(parts_of(delta), several, strict=True):
+            edits.append(_edit(model, part, site, positions, strength))
+    except BaseException:
+        Merge(edits).undo()
+        raise
+    return Merge(edits)
+
+
+def _edit(model: Any, delta: LinearDelta, site: ResolvedSite, positions: Positions, strength: Strength) -> Edit:
+    m1, m2 = _scalars(strength, site.site.layer)
     if positions.rule != "all":
         raise NotMergeableError(
             f"the change steers positions {positions.rule!r} only, and weights act on every token: "
@@ -120,10 +166,11 @@ def _reaches_stream(model: Any, layer: int) -> bool:
         return mlp_adds_to_stream(model, layer)
 
 
-def _scalars(strength: Strength) -> tuple[float, float]:
-    if isinstance(strength.m1, Tensor) or isinstance(strength.m2, Tensor):
+def _scalars(strength: Strength, layer: int) -> tuple[float, float]:
+    m1, m2 = strength.at(layer)
+    if isinstance(m1, Tensor) or isinstance(m2, Tensor):
         raise ConfigError("merging takes one number for m: weights are the same for every row of a batch")
-    return strength.m1, strength.m2
+    return m1, m2
 
 
 def _plus(old: Tensor, change: Tensor, m: float, site: ResolvedSite, transposed: bool = False) -> Tensor:
@@ -138,7 +185,7 @@ def _plus(old: Tensor, change: Tensor, m: float, site: ResolvedSite, transposed:
     return (result.T if transposed else result).contiguous()
 
 
-def _apply(module: Any, after: dict[str, Tensor], added_bias: bool) -> Merge:
+def _apply(module: Any, after: dict[str, Tensor], added_bias: bool) -> Edit:
     before = {name: getattr(module, name).detach().clone() for name in after if not (added_bias and name == "bias")}
     with torch.no_grad():
         for name, value in after.items():
@@ -149,4 +196,4 @@ def _apply(module: Any, after: dict[str, Tensor], added_bias: bool) -> Merge:
     first = bool(after) and module not in merged
     if first:
         merged.add(module)
-    return Merge(module, before, after, added_bias, first)
+    return Edit(module, before, after, added_bias, first)

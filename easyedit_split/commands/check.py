@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = load_part(arguments.pairs, "test")
     artifact = _change(arguments, hp)
     model, tokenizer = load(hp)
-    artifact.resolve(model)
+    artifact.resolve_all(model)
     kept = artifact.calibration
     given = arguments.m if arguments.m is not None else kept.m if kept and kept.reliable else None
     factors = (

@@ -120,7 +120,8 @@ def check_steered(arguments: argparse.Namespace) -> None:
 
 
 def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> SteeringArtifact:
-    """The change in a folder that `train` wrote; `layers=[N]` says which, where there are several.
+    """The change in a folder that `train` wrote; where there are several, `layers=[N]` says which (`layers=[N,M]
+    joint=true` the one of these layers).
 
     Args:
         any_model: it may be used with other weights than it was made for.
@@ -130,7 +131,8 @@ def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> 
     """
     from ..changes.artifact import SteeringArtifact
 
-    artifact = SteeringArtifact.load(folder, hp.layers[0] if len(hp.layers) == 1 else None)
+    layers = hp.layer_groups
+    artifact = SteeringArtifact.load(folder, layers[0] if len(layers) == 1 else None)
     return artifact.for_any_model() if any_model else artifact
 
 

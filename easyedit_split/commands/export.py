@@ -87,7 +87,8 @@ def _gguf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Steering
     if Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder: name a file in it, such as {arguments.out}/vector.gguf")
     path = to_gguf(artifact, arguments.out, arguments.m)
-    return f"direction.{artifact.site.layer}, m = {arguments.m:g} -> {path}"
+    directions = ", ".join(f"direction.{site.layer}" for site in artifact.site.sites)
+    return f"{directions}, m = {arguments.m:g} -> {path}"
 
 
 def _easyedit(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
@@ -107,5 +108,8 @@ def _easyedit(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Stee
         if not hp.overwrite:
             raise
         clear(Path(arguments.out))
-    path = scaled.save(Path(arguments.out)).with_suffix(".pt")
-    return f"vector of layer {artifact.site.layer}, m = {arguments.m:g} -> {path}"
+    folder = scaled.save(Path(arguments.out)).parent
+    layers = [site.layer for site in artifact.site.sites]
+    named = "layer" if len(layers) == 1 else "layers"
+    written = ", ".join(str(folder / f"layer_{layer}.pt") for layer in layers)
+    return f"vector of {named} {', '.join(map(str, layers))}, m = {arguments.m:g} -> {written}"

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     with folder_lock(out):
         check_free(out, source_of(artifact), hp.overwrite)
         path = artifact.save(out)
-    print(f"{artifact.form} of width {artifact.delta.d_out} at {artifact.site} -> {path}")
+    print(f"{artifact.form} of width {artifact.parts[0].delta.d_out} at {artifact.site} -> {path}")
     if model is None:
         print("note: its model is not known, so nothing but the width is checked when it is used")
     return 0

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--out {target} is a folder: name a file in it, such as {target / TEST}")
     with processes(folder_lock(target.parent)):
         model, tokenizer = load(hp)
-        artifact.resolve(model)
+        artifact.resolve_all(model)
         header = sweep_header(model, tokenizer, pairs, artifact)
         if arguments.refine:
             header |= set_out(factors, budget)

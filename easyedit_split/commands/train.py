@@ -41,9 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         _check_model(folder, model, hp.overwrite)
         start = time.monotonic()
         seconds = arguments.checkpoint_seconds
-        for layer, artifact in train_from(hp, model, tokenizer, pairs, folder, True, seconds):
+        for _, artifact in train_from(hp, model, tokenizer, pairs, folder, True, seconds):
             path = artifact.save(folder) if rank() == 0 else folder
-            print(f"layer {layer}: {artifact.form} at {artifact.site.component}, {len(pairs)} pairs -> {path}")
+            place, _, component = str(artifact.site).partition(", ")
+            print(f"{place}: {artifact.form} at {component}, {len(pairs)} pairs -> {path}")
             if rank() == 0:
                 _say_losses(hp, model, tokenizer, pairs, artifact)
         together = f" by {world()} processes" if world() > 1 else ""
@@ -63,7 +64,7 @@ def _check_model(folder: Path, model: Any, overwrite: bool) -> None:
         try:
             if described.get("dtype", dtype) != dtype:
                 raise ArtifactError("another precision")
-            check_model(described, model, int(kept["site"].split(",")[0].removeprefix("layer ")))
+            check_model(described, model)
         except ArtifactError:
             if not overwrite:
                 raise ArtifactError(

@@ -23,12 +23,12 @@ STEPS = 400  # at least so many from one end of a dial to the other
 
 @dataclass(frozen=True, eq=False)
 class DialledChange:
-    """`layer` is named where `folder` holds several; `curves` and `table` are None without a sweep; `any_model`: it may
-    be used with other weights than it was made for."""
+    """`layer`, or all of them, is named where `folder` holds several changes; `curves` and `table` are None without a
+    sweep; `any_model`: it may be used with other weights than it was made for."""
 
     name: str
     folder: Path
-    layer: int | None
+    layer: int | tuple[int, ...] | None
     artifact: SteeringArtifact
     table: SweepTable | None
     curves: dict[str, Any] | None
@@ -46,7 +46,7 @@ class DialledChange:
     @property
     def file(self) -> Path:
         """Where the change lies: its folder, or its file where the folder holds several."""
-        return self.folder if self.layer is None else self.folder / f"layer_{self.layer}.safetensors"
+        return self.folder if self.layer is None else self.folder / self.artifact.file_name
 
     def described(self) -> dict[str, Any]:
         """What the page is told."""
@@ -73,7 +73,7 @@ def find_changes(
             raise ArtifactError(f"{run} holds no change: give the folder that train wrote, or a run's folder")
         for file in files:
             found.append(_change(file, _name(file, run), max_utility_drop, any_model))
-    if len({(c.folder.resolve(), c.artifact.site.layer) for c in found}) < len(found):
+    if len({(c.folder.resolve(), c.artifact.site) for c in found}) < len(found):
         raise ArtifactError("a change is given twice: name each run once")
     return _named_apart(found)
 
@@ -85,9 +85,10 @@ def _change(file: Path, name: str, max_utility_drop: float, any_model: bool) -> 
     artifact = SteeringArtifact.load(file)
     table = _own_sweep(folder, artifact)
     curves = None if table is None else curves_of(table, max_utility_drop)
-    layer = artifact.site.layer if several else None
+    layers = tuple(dict.fromkeys(site.layer for site in artifact.site.sites))
+    layer = (layers[0] if len(layers) == 1 else layers) if several else None
     artifact = artifact.for_any_model() if any_model else artifact
-    full_name = f"{name} layer {layer}" if several else name
+    full_name = f"{name} layer {artifact.site.layers}" if several else name
     return DialledChange(full_name, folder, layer, artifact, table, curves, any_model)
 
 

@@ -53,6 +53,12 @@ def _attached(change: DialledChange, strengths: Strengths) -> str:
     return f"es.SteeringArtifact.load({str(change.folder)!r}{layer}).attach(model, {turned}{insisting})"
 
 
+def _which(layer: int | tuple[int, ...] | None) -> list[str]:
+    if isinstance(layer, tuple):
+        return [f"layers=[{','.join(map(str, layer))}]", "joint=true"]
+    return [] if layer is None else [f"layers=[{layer}]"]
+
+
 def _command(
     session: Session, turns: Sequence[Mapping[str, str]], on: Sequence[tuple[DialledChange, Strengths]], asked: Asked
 ) -> str:
@@ -61,7 +67,7 @@ def _command(
     words = ["easyedit-split", "generate"]
     for change, strengths in on:
         words += ["--artifact", str(change.folder), "-m", repr(strengths.m1)]
-        words += [f"layers=[{change.layer}]"] if change.layer is not None else []
+        words += _which(change.layer)
         words += ["--any-model"] if change.any_model else []
     words += [f"--prompt={turns[0]['content']}"]
     words += [f"--temperature={asked.temperature!r}"] if asked.temperature else []

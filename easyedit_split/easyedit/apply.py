@@ -33,8 +33,8 @@ class GatedHandle(Handle):
         super().__init__(model, artifact.delta, site, Strength(m), artifact.positions)
         self._is_on = is_on
 
-    def _after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return super()._after_module(module, args, output) if self._is_on() else None
+    def _acts(self, part: Any) -> bool:
+        return self._is_on() and super()._acts(part)
 
 
 def apply_vectors(hparams: Any, wrapper: Any = None, vectors: Any = None) -> Any:

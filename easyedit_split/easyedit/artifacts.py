@@ -17,13 +17,15 @@ from torch import Tensor
 from ..changes.artifact import SteeringArtifact
 from ..changes.forms import LinearDelta, LoRA, from_tensors
 from ..errors import ArtifactError, ConfigError
+from ..folders import layers_of
 from ..models.sites import Site
 from ..settings.hyperparameters import COMPONENT_OF
 from ..storage.files import write_bytes
 
 
 def read_folder(folder: str | Path, layer: int, concept_id: int = 0) -> SteeringArtifact:
-    """The change of one layer and concept from a folder that our or EasyEdit's training wrote.
+    """The change of one layer and concept from a folder that our or EasyEdit's training wrote. Of a change of several
+    layers that is the part in this one.
 
     Raises:
         ArtifactError: no such folder, nothing of that layer or concept in it, or a broken file.
@@ -36,12 +38,13 @@ def read_folder(folder: str | Path, layer: int, concept_id: int = 0) -> Steering
         if concept_id not in concepts:
             raise ArtifactError(_no_concept(concept_id, concepts, str(folder)))
         folder = concepts[concept_id]
-    own, theirs = folder / f"layer_{layer}.safetensors", folder / f"layer_{layer}.pt"
-    if own.is_file():
+    own = next((f for f in sorted(folder.glob("layer_*.safetensors")) if layer in layers_of(f)), None)
+    theirs = folder / f"layer_{layer}.pt"
+    if own is not None:
         artifact = SteeringArtifact.load(own)
         if not concepts:
             _check_single(concept_id, artifact.origin.get("concept_id"), str(own))
-        return artifact
+        return _at_layer(artifact, layer, own)
     if theirs.is_file():
         return read_pt(theirs, layer, concept_id)
     held = ", ".join(sorted(p.name for p in folder.glob("layer_*"))) or "no layer"
@@ -82,6 +85,13 @@ def from_state(value: Any, layer: int, concept_id: int = 0, where: str = "the ve
         return _convert(value[concept_id], layer, concept_id, where)
     _check_single(concept_id, None, where)
     return _convert(value, layer, concept_id, where)
+
+
+def _at_layer(artifact: SteeringArtifact, layer: int, where: Path) -> SteeringArtifact:
+    parts = [part for part in artifact.parts if part.site.layer == layer]
+    if len(parts) != 1:
+        raise ArtifactError(f"{where} has {len(parts)} changes in layer {layer}, and EasyEdit takes one a layer")
+    return parts[0]
 
 
 def to_state(artifact: SteeringArtifact, dtype: torch.dtype | None = None) -> Any:

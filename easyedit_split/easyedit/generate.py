@@ -20,14 +20,15 @@ log = logging.getLogger(__name__)
 
 
 def generate_vectors(hparams: Any, dataset: Any, dataset_name: str | None = None, model: Any = None) -> dict[str, Any]:
-    """Train one change for each layer and concept of EasyEdit's `dataset`.
+    """Train one change for each layer and concept of EasyEdit's `dataset`; with `joint`, the layers' together.
 
     Writes `<steer_vector_output_dir>/<alg_name>_<form>/layer_<l>.safetensors` when `save_vectors` is true, with
     `concept_<id>/` between for data of several concepts, each file whole and right after its training.
     `model` is EasyEdit's wrapper; without one, EasyEdit loads it. It is left as it was found.
 
     Returns:
-        `{"layer_<l>": artifact}`, or `{"layer_<l>": {concept_id: artifact}}` for several concepts.
+        `{"layer_<l>": artifact}`, or `{"layer_<l>": {concept_id: artifact}}` for several concepts. Of layers that were
+        trained together each has its part, which EasyEdit applies with the layer's own multiplier.
 
     Raises:
         ConfigError, DataError, SiteError, TrainingError: one sentence with the value and the remedy.
@@ -39,17 +40,16 @@ def generate_vectors(hparams: Any, dataset: Any, dataset_name: str | None = None
     )
     folder = Path(hparams.steer_vector_output_dir) / f"{settings.alg_name}_{settings.intervention_method}"
     wrapper = load_wrapper(hparams) if model is None else model
-    results: dict[str, Any] = {}
+    results: dict[str, dict[int, SteeringArtifact]] = {f"layer_{layer}": {} for layer in settings.layers}
     with take_away_tokens(wrapped_blocks(wrapper)), plain_model(wrapper) as plain:
-        for layer in settings.layers:
-            trained: dict[int, SteeringArtifact] = {}
+        for layers in settings.layer_groups:
             for concept in concepts:
-                artifact = train_layer(settings, plain, wrapper.tokenizer, concept.pairs, layer)
-                trained[concept.concept_id] = artifact
+                artifact = train_layer(settings, plain, wrapper.tokenizer, concept.pairs, layers)
+                for part in artifact.parts:
+                    results[f"layer_{part.site.layer}"][concept.concept_id] = part
                 if getattr(hparams, "save_vectors", True):
                     _save(artifact, folder / f"concept_{concept.concept_id}" if several else folder)
-            results[f"layer_{layer}"] = trained if several else trained[concepts[0].concept_id]
-    return results
+    return {layer: trained if several else trained[concepts[0].concept_id] for layer, trained in results.items()}
 
 
 def _settings(hparams: Any) -> Hyperparameters:
@@ -68,5 +68,6 @@ def _settings(hparams: Any) -> Hyperparameters:
 
 def _save(artifact: SteeringArtifact, folder: Path) -> None:
     if artifact.form == "vector" and not artifact.acts_at_block_output:
-        log.warning("EasyEdit's layer_%s.pt is not written: %s", artifact.site.layer, why_no_plain_vector(artifact))
+        for part in artifact.parts:
+            log.warning("EasyEdit's layer_%s.pt is not written: %s", part.site.layer, why_no_plain_vector(part))
     log.info("wrote %s", artifact.save(folder))

@@ -19,6 +19,7 @@ class TrainShell:
 
     alg_name: str = "split"
     layers: list[int] = field(default_factory=list)
+    joint: bool = False
     intervention_method: str = "vector"
     intervention_components: str | None = None
     hparams_file: str | None = None

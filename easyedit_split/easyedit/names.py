@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ArtifactError
+from ..folders import layers_of
 
 #: EasyEdit's method -> ours.
 METHOD_OF = {"spilt": "split", "sft": "unified_sft", "reps": "unified_reps", "caa": "unified_diffmean"}
@@ -53,4 +54,5 @@ def trained_folder(given: str | Path, method: str, layer: int) -> Path:
 
 
 def _holds(folder: Path, layer: int) -> bool:
-    return any(any(folder.glob(f"{below}layer_{layer}.*")) for below in ("", "concept_*/"))
+    files = (file for below in ("", "concept_*/") for file in folder.glob(f"{below}layer_*"))
+    return any(layer in layers_of(file) for file in files)

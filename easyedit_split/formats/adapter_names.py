@@ -41,7 +41,7 @@ class Target:
 
 
 def find_target(artifact: Change, model: Any = None) -> Target:
-    """The module of `artifact`'s site.
+    """The module of the site of a change that has one.
 
     Raises:
         ConfigError: without a model, for an architecture or a site whose path is not known.

@@ -23,14 +23,16 @@ _ARCHITECTURE = "controlvector"
 
 
 def to_gguf(artifacts: SteeringArtifact | Sequence[SteeringArtifact], path: str | Path, m: float = 1.0) -> Path:
-    """Write vectors, one a layer, as a control vector; llama.cpp's own scale then multiplies `m`.
+    """Write vectors, one a layer, as a control vector; llama.cpp's own scale then multiplies `m`. They are one change
+    of several layers, or several changes.
 
     Raises:
         NotMergeableError: a form or site that is no addition to a block's output, layer 0, or positions other than
             all of them.
         ConfigError: two vectors of one layer, of different models, or an `m` that is not finite; or `gguf` is missing.
     """
-    several: Sequence[SteeringArtifact] = artifacts if isinstance(artifacts, Sequence) else [artifacts]
+    given: Sequence[SteeringArtifact] = artifacts if isinstance(artifacts, Sequence) else [artifacts]
+    several = [part for artifact in given for part in artifact.parts]
     for artifact in several:
         _check(artifact)
     gguf = _package()
@@ -91,6 +93,7 @@ def from_gguf(path: str | Path) -> list[SteeringArtifact]:
 
 
 def _check(artifact: SteeringArtifact) -> None:
+    """Refuse what llama.cpp would not add as this change of one site does."""
     if not artifact.acts_at_block_output:
         raise NotMergeableError(
             f"a control vector is added to a block's output, and form {artifact.form!r} at {artifact.site} is not: "

@@ -101,8 +101,9 @@ def _with_bias_in_config(model: Any, edit: Merge, artifact: SteeringArtifact) ->
     if not edit.added_bias:
         yield
         return
-    path = next(name for name, module in model.named_modules() if module is edit.module)
-    switch, siblings = _switch_for(model, f"{path}.bias", artifact)
+    edited = [one.module for one in edit.edits if one.added_bias]
+    paths = [name for name, module in model.named_modules() if any(module is one for one in edited)]
+    switch, siblings = _switch_for(model, {f"{path}.bias" for path in paths}, artifact)
     added = []
     try:
         setattr(model.config, switch, True)
@@ -118,8 +119,8 @@ def _with_bias_in_config(model: Any, edit: Merge, artifact: SteeringArtifact) ->
             module.bias = None
 
 
-def _switch_for(model: Any, bias: str, artifact: SteeringArtifact) -> tuple[str, list[str]]:
-    """The config switch that gives the model a parameter named `bias`, and the other parameters it brings.
+def _switch_for(model: Any, biases: set[str], artifact: SteeringArtifact) -> tuple[str, list[str]]:
+    """The config switch that gives the model the parameters `biases`, and the others it brings.
 
     The architecture itself is asked: it is built without memory, with the switch on.
     """
@@ -131,7 +132,7 @@ def _switch_for(model: Any, bias: str, artifact: SteeringArtifact) -> tuple[str,
         setattr(config, switch, True)
         with torch.device("meta"):
             wanted = {name for name, _ in type(model)(config).named_parameters(remove_duplicate=False)}
-        if bias in wanted and present <= wanted and all(n.endswith(".bias") for n in wanted - present):
+        if biases <= wanted and present <= wanted and all(n.endswith(".bias") for n in wanted - present):
             return switch, sorted(wanted - present)
     raise NotMergeableError(
         f"{artifact.site} has no bias in a {model.config.model_type} checkpoint, so db would be lost on reloading: "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..changes.change import Change
 from ..changes.forms import LinearDelta, from_tensors
 from ..changes.lowrank import LowRank, factorised
 from ..errors import ArtifactError, ConfigError, NotMergeableError
+from ..models.sites import Site
 from ..storage.files import read_safetensors, write_safetensors, write_text
 from .adapter_names import Target, artifact_site, find_target
 
@@ -70,23 +72,46 @@ def to_peft(
         ArtifactError: the folder cannot be written.
     """
     _check(artifact, m, bias)
-    target = find_target(artifact, model)
-    factors = _factors(artifact, target, rank, energy)
     sign = math.copysign(1.0, m)
-    key = f"{_PREFIX}{target.module}"
-    tensors = {f"{key}.lora_A.weight": factors.A, f"{key}.lora_B.weight": sign * target.all_rows(factors.B)}
-    if bias == "lora_bias":
-        tensors[f"{key}.lora_B.bias"] = sign * target.all_rows(_bias(artifact.delta))
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    losses: list[tuple[float, float]] = []
+    for part in artifact.parts:
+        target = find_target(part, model)
+        if target.module in ranks:
+            raise ConfigError(f"two parts of the change lie in {target.module}, and an adapter has one: attach it")
+        factors = _factors(part, target, rank, energy)
+        ranks[target.module] = factors.rank
+        losses.append((_square(part.delta), factors.relative_error))
+        key = f"{_PREFIX}{target.module}"
+        tensors |= {f"{key}.lora_A.weight": factors.A, f"{key}.lora_B.weight": sign * target.all_rows(factors.B)}
+        if bias == "lora_bias":
+            tensors[f"{key}.lora_B.bias"] = sign * target.all_rows(_bias(part.delta))
     folder = Path(folder)
-    header = {"site": asdict(artifact.site), "model": artifact.model, "origin": artifact.origin}
+    place = {"site": asdict(artifact.site)} if isinstance(artifact.site, Site) else asdict(artifact.site)
+    header = {**place, "model": artifact.model, "origin": artifact.origin}
     write_safetensors(folder / WEIGHTS, tensors, {"format": "pt", _HEADER: json.dumps(header, sort_keys=True)})
-    config = _adapter_config(artifact, target, factors.rank, abs(m) * factors.rank, bias == "lora_bias")
+    config = _adapter_config(artifact, ranks, abs(m), target.fan_in_fan_out, bias == "lora_bias")
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    return PeftExport(folder, factors.rank, factors.relative_error, factors.energy)
+    return PeftExport(folder, max(ranks.values()), *_total_loss(losses))
+
+
+def _square(delta: LinearDelta) -> float:
+    """`|dW|^2`; 0 where there is no `dW`. Of a LoRA, whose loss is 0, anything would do."""
+    weight = delta.weight() if delta.form == "local_weight" else None
+    return 0.0 if weight is None else float(weight.detach().double().square().sum())
+
+
+def _total_loss(losses: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Relative error and kept energy of all `dW` together, from each one's `|dW|^2` and relative error."""
+    total = sum(square for square, _ in losses)
+    lost = sum(square * error**2 for square, error in losses) / total if total else 0.0
+    return lost**0.5, 1.0 - lost
 
 
 def read_adapter(folder: str | Path) -> list[dict[str, Any]]:
-    """Read a PEFT LoRA adapter: the parts of an artifact (delta, site, model, origin) for each module it touches.
+    """Read a PEFT LoRA adapter: for each module it touches delta, site, model, origin, and whether `together` they are
+    one change of ours.
 
     Its scale is put into B. An adapter with `lora_bias` becomes a local weight, or a vector where its matrices are
     zero. Weights in pickled files (`adapter_model.bin`) are not read.
@@ -100,13 +125,14 @@ def read_adapter(folder: str | Path) -> list[dict[str, Any]]:
     tensors, metadata = read_safetensors(folder / WEIGHTS)
     kept = _header(metadata, folder)
     found: list[dict[str, Any]] = []
-    for name, parts in _modules(tensors, folder).items():
+    for name, matrices in _modules(tensors, folder).items():
         site = artifact_site(name, folder)
-        own = kept.get("site") == asdict(site)
+        own = asdict(site) in kept.get("sites", ())
         model = kept["model"] if own else {"name": str(config.get("base_model_name_or_path"))}
         origin = kept["origin"] if own else {"peft": {"module": name}}
-        delta = _delta(parts, _scale(config, name, parts), folder).requires_grad_(False)
-        found.append({"delta": delta, "site": site, "model": dict(model), "origin": dict(origin)})
+        delta = _delta(matrices, _scale(config, name, matrices), folder).requires_grad_(False)
+        parts = {"delta": delta, "site": site, "model": dict(model), "origin": dict(origin)}
+        found.append({**parts, "together": own and len(kept["sites"]) > 1})
     return sorted(found, key=lambda parts: (parts["site"].layer, parts["site"].component))
 
 
@@ -154,14 +180,20 @@ def _bias(delta: LinearDelta) -> Tensor:
     return torch.zeros(delta.d_out) if db is None else db.detach().cpu()
 
 
-def _adapter_config(artifact: Change, target: Target, rank: int, alpha: float, with_bias: bool) -> dict[str, Any]:
-    """The keys of PEFT's LoraConfig that matter; `target_modules` holds the one module's full path."""
+def _adapter_config(
+    artifact: Change, ranks: dict[str, int], m: float, fan_in_fan_out: bool, with_bias: bool
+) -> dict[str, Any]:
+    """The keys of PEFT's LoraConfig that matter; `target_modules` holds the modules' full paths. Of several ranks, the
+    first one's is the adapter's, and the others have a pattern."""
+    rank = next(iter(ranks.values()))
+    others = {re.escape(module): r for module, r in ranks.items() if r != rank}
     return {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "bias": "none",
-        "base_model_name_or_path": artifact.model.get("name"), "target_modules": [target.module],
-        "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "lora_bias": with_bias,
-        "fan_in_fan_out": target.fan_in_fan_out, "use_rslora": False, "use_dora": False, "modules_to_save": None,
-        "rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True,
+        "base_model_name_or_path": artifact.model.get("name"), "target_modules": list(ranks),
+        "r": rank, "lora_alpha": m * rank, "lora_dropout": 0.0, "lora_bias": with_bias,
+        "fan_in_fan_out": fan_in_fan_out, "use_rslora": False, "use_dora": False, "modules_to_save": None,
+        "rank_pattern": others, "alpha_pattern": {module: m * r for module, r in others.items()},
+        "init_lora_weights": True,
     }  # fmt: skip
 
 
@@ -189,7 +221,8 @@ def _header(metadata: dict[str, str], folder: Path) -> dict[str, Any]:
         header = json.loads(metadata.get(_HEADER, "{}"))
         if not header:
             return {}
-        return {"site": dict(header["site"]), "model": dict(header["model"]), "origin": dict(header["origin"])}
+        sites = header["sites"] if "sites" in header else [header["site"]]
+        return {"sites": [dict(s) for s in sites], "model": dict(header["model"]), "origin": dict(header["origin"])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{folder / WEIGHTS} has a broken header ({error}): write the adapter again") from None
 

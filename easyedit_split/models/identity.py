@@ -40,22 +40,23 @@ def describe_model(model: CausalLM, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def identify_model(model: CausalLM, layer: int) -> dict[str, Any]:
-    """`describe_model`, and what is measured of a model whose block `layer` is steered.
+def identify_model(model: CausalLM, *layers: int) -> dict[str, Any]:
+    """`describe_model`, and what is measured of a model whose blocks `layers` (one or more) are steered.
 
-    `weights`: numbers of every tensor up to that block (`sampled_weights`), by which the model is known again.
-    `mlp_adds_to_stream`: whether the block's feed-forward output reaches the block's output as it is.
+    `weights`: numbers of every tensor up to the highest (`sampled_weights`), by which the model is known again.
+    `mlp_adds_to_stream`: whether these blocks' feed-forward output reaches the block's output as it is.
     """
     return {
         **describe_model(model),
         "dtype": str(unwrap(model).dtype).removeprefix("torch."),
-        "weights": sampled_weights(model, layer).as_json(),
-        "mlp_adds_to_stream": mlp_adds_to_stream(model, layer),
+        "weights": sampled_weights(model, max(layers)).as_json(),
+        "mlp_adds_to_stream": all(mlp_adds_to_stream(model, layer) for layer in layers),
     }
 
 
-def check_model(kept: Mapping[str, Any], model: CausalLM, layer: int, any_model: bool = False) -> None:
-    """Check that `model` is the one described by `kept`: architecture, depth, width, and weights up to block `layer`.
+def check_model(kept: Mapping[str, Any], model: CausalLM, layer: int | None = None, any_model: bool = False) -> None:
+    """Check that `model` is the one described by `kept`: architecture, depth, width, and weights up to block `layer`
+    (None: as far as they are described).
 
     The same model in another precision is said, once, as a warning. What `kept` does not say is not checked.
 
@@ -74,10 +75,11 @@ def check_model(kept: Mapping[str, Any], model: CausalLM, layer: int, any_model:
             )
     if any_model or not kept.get("weights"):
         return
-    now, inner = sampled_weights(model, layer), unwrap(model)
-    if inner in _accepted and _accepted[inner][0] is now and _accepted[inner][1] is kept["weights"]:
-        return
     try:
+        layer = int(kept["weights"]["layer"]) if layer is None else layer
+        now, inner = sampled_weights(model, layer), unwrap(model)
+        if inner in _accepted and _accepted[inner][0] is now and _accepted[inner][1] is kept["weights"]:
+            return
         then = Sample.from_json(kept["weights"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"what the artifact keeps of its model is broken ({error!r}): train it again") from None

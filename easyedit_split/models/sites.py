@@ -1,12 +1,13 @@
 """Where a change is added: one affine map of one decoder block, or the block's output (paper, section 2.1).
 
-A `Site` is a name. `resolve_site` finds the module behind it in a model: by the names that `architectures` knows, or by
-a module path given by hand. Where an architecture fuses several projections into one module, the site is a set of that
-module's output rows.
+A `Site` is a name, `Sites` are several that are steered together. `resolve_site` finds the module behind a name: by the
+names that `architectures` knows, or by a module path given by hand. Where an architecture fuses several projections
+into one module, the site is a set of that module's output rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,77 @@ class Site:
 
     def __str__(self) -> str:
         return f"layer {self.layer}, {self.component}"
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """This one alone; of `Sites`, all."""
+        return (self,)
+
+    @property
+    def layers(self) -> str:
+        """The layer's number as files name it; of `Sites`, ranges: `12-14_16`."""
+        return str(self.layer)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Several places of one model that are steered together, the lowest layer first: see `sites_of`."""
+
+    sites: tuple[Site, ...]
+
+    def __str__(self) -> str:
+        """`layers 12-14 and 16, mlp.down_proj`; places of several components are named apart."""
+        found = []
+        for component in dict.fromkeys(s.component for s in self.sites):
+            runs = _runs([s.layer for s in self.sites if s.component == component])
+            plural = "s" if len(runs) > 1 or "-" in runs[0] else ""
+            found.append(f"layer{plural} {' and '.join(runs)}, {component}")
+        return "; ".join(found)
+
+    @property
+    def layers(self) -> str:
+        return "_".join(_runs(sorted({s.layer for s in self.sites})))
+
+    @property
+    def layer(self) -> int:
+        """Raises `SiteError`: there are several."""
+        raise SiteError(f"{self} are several places, and here is room for one: take one of the change's parts")
+
+    @property
+    def component(self) -> str:
+        """The one that all of them have.
+
+        Raises:
+            SiteError: there are several.
+        """
+        if len({s.component for s in self.sites}) > 1:
+            raise SiteError(f"{self} are several components, and here is room for one: take one of the change's parts")
+        return self.sites[0].component
+
+
+def sites_of(given: Site | Sites | Iterable[Site]) -> Site | Sites:
+    """One site as it is, several as `Sites`, the lowest layer first.
+
+    Raises:
+        SiteError: none, or one given twice.
+    """
+    if isinstance(given, (Site, Sites)):
+        return given
+    found = sorted(given, key=lambda s: s.layer)
+    if not found or len(set(found)) < len(found):
+        raise SiteError(f"sites {', '.join(map(str, found)) or 'none'}: give one or more, each once")
+    return found[0] if len(found) == 1 else Sites(tuple(found))
+
+
+def _runs(layers: list[int]) -> list[str]:
+    """Ascending numbers with neighbours drawn together: `12-14`, `16`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def collect_activations(
     *,
     batch_size: int = 32,
 ) -> list[np.ndarray]:
-    """Output of the artifact's block at the tokens of both answers, for each strength.
+    """Output of the artifact's block, the highest of several, at the tokens of both answers, for each strength.
 
     The pairs' answers are the stable inputs: texts the unsteered model handles well. The last token of an answer is
     never an input, so it is left out. The order of tokens is the same for every strength.
@@ -43,7 +43,7 @@ def collect_activations(
         eval_mode_frozen(model),
         torch.no_grad(),
         artifact.attach(model, 0.0) as handle,
-        block_outputs(model, artifact.site.layer) as states,
+        block_outputs(model, artifact.site.sites[-1].layer) as states,
     ):
         for start in range(0, len(encoded), batch_size):
             batch = lay_out(encoded[start : start + batch_size], packed=False).to(embedding_device(model))

@@ -59,8 +59,9 @@ class PairScorer:
         model: a Hugging Face causal language model.
         pairs: the encoded pairs; they are addressed by index from here on.
         handle: what steers every call of `losses`; its dial is turned between them. None: the model as it is.
-        reuse: what runs once a pair: with `"block"` the blocks below the handle's layer and, where the change only adds
-            to its output, that layer's block; with `"below"` the former alone, for a handle that does more than add.
+        reuse: what runs once a pair: with `"block"` the blocks below the handle's (lowest) layer and, where the change
+            only adds to its output, that layer's block; with `"below"` the former alone, for a handle that does more
+            than add.
         packed: both answers in one row. None: where that gives the model's own losses, which is measured.
 
     Raises:
@@ -144,6 +145,8 @@ class PairScorer:
 def _can_be_added(model: CausalLM, handle: Handle, positions: int) -> bool:
     """Whether the change may be added to its block's stored output, and what that takes fits in memory."""
     site = handle.site
+    if sum(other.site.layer == site.site.layer for other in handle.sites) > 1:
+        return False  # the block itself has to run
     width = site.d_out + (0 if handle.delta.form == "vector" else site.d_in)
     needed = positions * width * unwrap(model).dtype.itemsize
     with handle.silenced(), torch.no_grad():

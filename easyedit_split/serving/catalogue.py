@@ -24,8 +24,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
+class ServedPart:
+    """What an artifact does at one site: its tensors' `shapes`."""
+
+    layer: int
+    component: str
+    shapes: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
 class Served:
-    """One artifact as a server knows it.
+    """One artifact as a server knows it. Its `parts`, one a site, are turned by one strength.
 
     `digest` is the SHA-256 of its file. `recommended` is None where neither it nor a sweep beside it has a reliable
     strength; `swept` (lowest, highest) is None where it was not swept. `rule` and `prefix` are its `Positions`.
@@ -35,9 +44,7 @@ class Served:
     file: str
     digest: str
     form: str
-    layer: int
-    component: str
-    shapes: dict[str, list[int]]
+    parts: tuple[ServedPart, ...]
     model: dict[str, Any]
     rule: str
     prefix: int
@@ -90,8 +97,7 @@ class Catalogue:
         found = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
         if not found:
             return None
-        entries = ({**e, "swept": tuple(e["swept"]) if e["swept"] else None} for e in found["artifacts"])
-        return cls(tuple(Served(**entry) for entry in entries))
+        return cls(tuple(map(_served, found["artifacts"])))
 
     def find(self, name: str) -> tuple[int, Served] | None:
         """Place and entry of a name."""
@@ -117,9 +123,15 @@ def _named(text: str) -> tuple[str, str]:
     return (path.parent if path.is_file() else path).resolve().name, text
 
 
+def _served(entry: Mapping[str, Any]) -> Served:
+    """An entry that went through JSON."""
+    parts = tuple(ServedPart(**part) for part in entry["parts"])
+    return Served(**{**entry, "parts": parts, "swept": tuple(entry["swept"]) if entry["swept"] else None})
+
+
 def _read(name: str, folder: Path) -> Served:
     artifact = SteeringArtifact.load(folder)
-    file = folder if folder.is_file() else folder / f"layer_{artifact.site.layer}.safetensors"
+    file = folder if folder.is_file() else folder / artifact.file_name
     calibration, swept = find_calibration(artifact, file.parent)
     usable = calibration is not None and calibration.reliable and calibration.m1 == calibration.m2
     return Served(
@@ -127,15 +139,18 @@ def _read(name: str, folder: Path) -> Served:
         file=str(file.resolve()),
         digest=_digest(file),
         form=artifact.form,
-        layer=artifact.site.layer,
-        component=artifact.site.component,
-        shapes={key: list(t.shape) for key, t in artifact.delta.tensors().items()},
+        parts=tuple(_part(part) for part in artifact.parts),
         model={key: artifact.model[key] for key in ("architecture", "layers", "width") if key in artifact.model},
         rule=artifact.positions.rule,
         prefix=artifact.positions.prefix,
         recommended=calibration.m if calibration is not None and usable else None,
         swept=swept,
     )
+
+
+def _part(artifact: SteeringArtifact) -> ServedPart:
+    site, tensors = artifact.site, artifact.delta.tensors()
+    return ServedPart(site.layer, site.component, {key: list(t.shape) for key, t in tensors.items()})
 
 
 def _digest(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where an artifact's site lies in vLLM's model: the module, and this process's part of its output and input.
+"""Where a site of an artifact lies in vLLM's model: the module, and this process's part of its output and input.
 
 vLLM joins maps that Hugging Face keeps apart (`qkv_proj`, `gate_up_proj`) and splits large ones over processes.
 """
@@ -21,7 +21,7 @@ from vllm.model_executor.models.utils import PPMissingLayer
 from ..errors import SiteError
 from ..models.architectures import GATE_UP, QKV, fused_modules, module_names
 from ..models.parts import submodule
-from .catalogue import Served
+from .catalogue import Served, ServedPart
 
 _LISTS = ("layers", "h", "blocks")
 
@@ -46,30 +46,30 @@ class Place:
         return {key: t[cut[key]].clone() for key, t in tensors.items() if key != "db" or self.adds_bias}
 
 
-def find_place(model: nn.Module, served: Served, layers: int) -> Place | None:
-    """The place of an artifact; None where its block is on another pipeline stage.
+def find_place(model: nn.Module, served: Served, part: ServedPart, layers: int) -> Place | None:
+    """The place of a part of an artifact; None where its block is on another pipeline stage.
 
     Raises:
         SiteError: no such block or map, or the change does not fit it.
     """
-    block = _blocks(model, layers)[served.layer]
+    block = _blocks(model, layers)[part.layer]
     if isinstance(block, PPMissingLayer):
         return None
-    if served.component == "residual":
+    if part.component == "residual":
         return Place(block, slice(None))
-    for path in module_names(served.component):
+    for path in module_names(part.component):
         module = submodule(block, path)
         if isinstance(module, LinearBase):
-            return _whole(module, served)
+            return _whole(module, served, part)
     for group in (QKV, GATE_UP):
-        if served.component in group:
-            for path in (*fused_modules(served.component, str(served.model.get("architecture"))), *_joined(group)):
+        if part.component in group:
+            for path in (*fused_modules(part.component, str(served.model.get("architecture"))), *_joined(group)):
                 module = submodule(block, path)
                 if isinstance(module, LinearBase):
-                    return _part(module, group.index(served.component), len(group), served)
+                    return _part(module, group.index(part.component), len(group), served, part)
     linears = [name for name, module in block.named_modules() if isinstance(module, LinearBase)]
     raise SiteError(
-        f"artifact {served.name!r} is for {served.component!r}, and block {served.layer} of {type(model).__name__} has "
+        f"artifact {served.name!r} is for {part.component!r}, and block {part.layer} of {type(model).__name__} has "
         f"no such map in vLLM: it has {', '.join(linears) or 'none'}"
     )
 
@@ -90,8 +90,8 @@ def _blocks(model: nn.Module, layers: int) -> nn.ModuleList:
     return found[0]
 
 
-def _whole(module: LinearBase, served: Served) -> Place:
-    _check_sizes(served, module.input_size, module.output_size)
+def _whole(module: LinearBase, served: Served, change: ServedPart) -> Place:
+    _check_sizes(served, change, module.input_size, module.output_size)
     if isinstance(module, RowParallelLinear):
         width = module.input_size_per_partition
         mine = slice(module.tp_rank * width, (module.tp_rank + 1) * width)
@@ -99,7 +99,7 @@ def _whole(module: LinearBase, served: Served) -> Place:
     return Place(module, slice(None), of_rows=_own_rows(module, module.output_size))
 
 
-def _part(module: LinearBase, index: int, parts: int, served: Served) -> Place:
+def _part(module: LinearBase, index: int, parts: int, served: Served, change: ServedPart) -> Place:
     """One map of several that are joined in `module`."""
     sizes = getattr(module, "output_sizes", ())
     if len(sizes) != parts or not isinstance(module, (ColumnParallelLinear, ReplicatedLinear)):
@@ -111,7 +111,7 @@ def _part(module: LinearBase, index: int, parts: int, served: Served) -> Place:
     if isinstance(module, QKVParallelLinear) and index > 0:  # few key and value heads are kept by several processes
         rank //= module.num_kv_head_replicas
         whole //= module.num_kv_head_replicas
-    _check_sizes(served, module.input_size, whole)
+    _check_sizes(served, change, module.input_size, whole)
     return Place(module, slice(first, first + width), of_rows=slice(rank * width, (rank + 1) * width))
 
 
@@ -122,8 +122,8 @@ def _own_rows(module: LinearBase, size: int) -> slice:
     return slice(None)
 
 
-def _check_sizes(served: Served, d_in: int, d_out: int) -> None:
-    shapes = served.shapes
+def _check_sizes(served: Served, part: ServedPart, d_in: int, d_out: int) -> None:
+    shapes = part.shapes
     if served.form == "vector":
         have, fits = str(shapes["db"][0]), shapes["db"] == [d_out]
     else:
@@ -131,6 +131,6 @@ def _check_sizes(served: Served, d_in: int, d_out: int) -> None:
         have, fits = f"{left[0]} x {right[1]}", (left[0], right[1]) == (d_out, d_in)
     if not fits:
         raise SiteError(
-            f"artifact {served.name!r} is {have} but {served.component} of this model is {d_out} x {d_in}: "
+            f"artifact {served.name!r} is {have} but {part.component} of this model is {d_out} x {d_in}: "
             "it was made for another model"
         )

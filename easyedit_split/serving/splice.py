@@ -1,4 +1,5 @@
-"""Putting the dials of a catalogue into a model that vLLM has loaded."""
+"""Putting the dials of a catalogue into a model that vLLM has loaded: each part of an artifact at its own place, all on
+the artifact's strength."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 from vllm.config import ModelConfig, VllmConfig
 
+from ..changes.forms import LinearDelta, parts_of
 from ..models.guards import random_state_kept
-from .catalogue import Catalogue, Served
+from .catalogue import Catalogue
 from .dial import ATTRIBUTE, Added, Dial, Steering, apply_steered, block_steered
 from .fit import check_engine, check_model
 from .places import Place, find_place
@@ -42,14 +44,15 @@ def splice(model: nn.Module, config: VllmConfig, model_config: ModelConfig) -> N
 def _dials(model: nn.Module, catalogue: Catalogue, config: ModelConfig, strengths: Strengths) -> list[Dial]:
     at: dict[nn.Module, list[Added]] = {}
     for number, served in enumerate(catalogue.entries):
-        place = find_place(model, served, config.hf_text_config.num_hidden_layers)
-        if place is not None:
-            at.setdefault(place.module, []).append(_added(number, served, place, config.dtype, strengths))
+        for part, delta in zip(served.parts, parts_of(served.load().delta), strict=True):
+            place = find_place(model, served, part, config.hf_text_config.num_hidden_layers)
+            if place is not None:
+                at.setdefault(place.module, []).append(_added(number, delta, place, config.dtype, strengths))
     return [_put_on(module, Dial(strengths, added)) for module, added in at.items()]
 
 
-def _added(number: int, served: Served, place: Place, dtype: torch.dtype, strengths: Strengths) -> Added:
-    own = place.own_part(served.load().delta.tensors())
+def _added(number: int, delta: LinearDelta, place: Place, dtype: torch.dtype, strengths: Strengths) -> Added:
+    own = place.own_part(delta.tensors())
     device = strengths.values.device
     tensors = {key: t.to(device, torch.float32 if key == "db" else dtype) for key, t in own.items()}
     return Added(number, place.rows, tensors)

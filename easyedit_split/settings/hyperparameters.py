@@ -78,7 +78,8 @@ class Hyperparameters:
     """One run, in EasyEdit's field names (the comment gives the paper's, or what it becomes here)."""
 
     alg_name: str = "split"
-    layers: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()  # each trained alone, to an artifact of its own, as in EasyEdit
+    joint: bool = False  # all layers trained together, to one artifact with one strength
     layer_share: float | None = None  # where no layers are named: the layer's place as a share of the depth
     intervention_method: str = "vector"  # form
     intervention_components: str | None = None  # component of the site; none: the residual stream
@@ -145,6 +146,13 @@ class Hyperparameters:
     @property
     def objective_name(self) -> str:
         return OBJECTIVE_OF[self.alg_name]
+
+    @property
+    def layer_groups(self) -> tuple[tuple[int, ...], ...]:
+        """The layers of each artifact that training makes."""
+        if self.joint:
+            return (self.layers,) if self.layers else ()
+        return tuple((layer,) for layer in self.layers)
 
     @property
     def component(self) -> str:

@@ -11,6 +11,7 @@ _WORDS = {
     "gradient_accumulation_steps": "grad_accum accumulation_steps gradient_accumulation accumulate",
     "weight_decay": "wd decay l2",
     "layers": "layer layer_id layer_idx",
+    "joint": "together jointly several_layers multi_layer",
     "low_rank_dimension": "rank r lora_rank lora_r lora_dim",
     "intervention_method": "form method steering_form kind",
     "intervention_components": "component site module target_module target_modules",

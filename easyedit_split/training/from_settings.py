@@ -11,7 +11,7 @@ from ..changes.artifact import SteeringArtifact
 from ..data.pairs import PreferencePair
 from ..errors import ConfigError, TrainingError
 from ..models.protocols import CausalLM, Tokenizer
-from ..models.sites import Site
+from ..models.sites import Site, Sites, sites_of
 from ..settings.hyperparameters import Hyperparameters
 from .checkpoint import SECONDS_BETWEEN
 from .diff_mean import diff_mean, diff_mean_origin
@@ -27,8 +27,9 @@ def train_from(
     folder: Path | None = None,
     progress: bool = False,
     checkpoint_seconds: float = SECONDS_BETWEEN,
-) -> Iterator[tuple[int, SteeringArtifact]]:
-    """One artifact for each of `hp.layers`, each trained alone.
+) -> Iterator[tuple[str, SteeringArtifact]]:
+    """One artifact for each of `hp.layers`, each trained alone, or with `hp.joint` one for all of them; with the layers
+    as files name them (`14`, `12-14`).
 
     Args:
         folder: where checkpoints lie until the last layer is done, so that no layer is trained twice; None: none.
@@ -40,10 +41,11 @@ def train_from(
     if not hp.layers:
         raise ConfigError("no layer named: set layers=[N]")
     finished: list[Path] = []
-    for layer in hp.layers:
-        checkpoint = folder / f".layer_{layer}.checkpoint" if folder else None
+    for layers in hp.layer_groups:
+        named = site_from(hp, layers).layers
+        checkpoint = folder / f".layer_{named}.checkpoint" if folder else None
         try:
-            artifact = train_layer(hp, model, tokenizer, pairs, layer, checkpoint, checkpoint_seconds, progress)
+            artifact = train_layer(hp, model, tokenizer, pairs, layers, checkpoint, checkpoint_seconds, progress)
         except TrainingError as error:
             if distributed.rank() > 0:
                 raise
@@ -55,7 +57,7 @@ def train_from(
             raise TrainingError(f"{error}; the change before that step is in {kept}", error.artifact) from None
         if checkpoint:
             finished.append(checkpoint)
-        yield layer, artifact
+        yield named, artifact
     for checkpoint in finished if distributed.rank() == 0 else ():
         checkpoint.unlink(missing_ok=True)
 
@@ -65,12 +67,12 @@ def train_layer(
     model: CausalLM,
     tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
-    layer: int,
+    layers: int | Sequence[int],
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
     progress: bool = False,
 ) -> SteeringArtifact:
-    """The change of one layer, by `train` or, for the training-free objective, by `diff_mean`.
+    """The change of one layer, or of several together, by `train` or, for the training-free objective, by `diff_mean`.
 
     Args:
         checkpoint: see `train`; `diff_mean` keeps none.
@@ -80,12 +82,12 @@ def train_layer(
     """
     shared: dict[str, Any] = {"chat": hp.use_chat_template, "system_prompt": hp.system_prompt, "progress": progress}
     if hp.objective_name == "diff_mean":
-        return diff_mean(model, tokenizer, pairs, layer=layer, **shared)
+        return diff_mean(model, tokenizer, pairs, layer=layers, **shared)
     return train(
         model,
         tokenizer,
         pairs,
-        site=Site(layer, hp.component),
+        site=site_from(hp, layers),
         form=hp.intervention_method,
         objective=_objective(hp),
         config=hp.train_config(),
@@ -96,9 +98,19 @@ def train_layer(
     )
 
 
+def site_from(hp: Hyperparameters, layers: int | Sequence[int]) -> Site | Sites:
+    """Where the change of these layers goes.
+
+    Raises:
+        SiteError: a layer given twice.
+    """
+    return sites_of(Site(layer, hp.component) for layer in ([layers] if isinstance(layers, int) else layers))
+
+
 def planned_source(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
     """What the artifacts of these settings will say of themselves, as `folders` compares it; of no layer yet."""
-    return {"form": hp.intervention_method, "site": f"layer ?, {hp.component}", "origin": _origin(hp, pairs)}
+    site = str(site_from(hp, hp.layers)) if hp.joint and hp.layers else f"layer ?, {hp.component}"
+    return {"form": hp.intervention_method, "site": site, "origin": _origin(hp, pairs)}
 
 
 def _origin(hp: Hyperparameters, pairs: Sequence[PreferencePair]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A file with `layer_share` and `step_share` in place of `layers` and `lr` serves models of any depth and width.
 `layer_share` is where the layer stands (0.5: half of the blocks below it). `step_share` is how far one optimiser step
 moves the site's output at the middle steering factor, as a share of the root mean square of the block's output:
-AdamW moves each number by about lr, so the learning rate follows from the activations that the change is added to.
+AdamW moves each number by about lr, so the learning rate follows from the activations that the change is added to; of
+layers that are trained together, from those where it comes out smallest.
 """
 
 from __future__ import annotations
@@ -50,14 +51,19 @@ def suited(hp: Hyperparameters, model: Any, tokenizer: Any, pairs: Sequence[Pref
             f"model has {depth}: the same share of the depth is layer {round(hp.layers[0] / home[1] * depth)}"
         )
     if hp.step_share is not None and hp.layers and hp.objective_name != "diff_mean":
-        stream, reach = activation_scales(hp, model, tokenizer, pairs[:PROBED])
+        scales = [
+            activation_scales(replace(hp, layers=(layer,)), model, tokenizer, pairs[:PROBED])
+            for layer in (hp.layers if hp.joint else hp.layers[:1])
+        ]
+        stream, reach = min(scales, key=lambda scale: scale[0] / scale[1])
         middle = sorted(map(abs, hp.steering_factors))[len(hp.steering_factors) // 2]
         lr = float(f"{hp.step_share * stream / (middle * reach):.2g}")
         hp = replace(hp, lr=lr, step_share=None)
+        least = " in the layer that bears least" if len(scales) > 1 else ""
         percent = 100 * lr * middle * reach / stream
         reasons.append(
             f"lr {lr:g}: one step at m = {middle:g} moves the output by {percent:.2g}% of the block's output, whose "
-            f"root mean square is {stream:.3g}; lr=X sets another"
+            f"root mean square is {stream:.3g}{least}; lr=X sets another"
         )
     return Suited(hp, tuple(reasons))
 

@@ -6,7 +6,7 @@ from a checkpoint is the run that was not interrupted, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .. import distributed
 from ..changes.artifact import SteeringArtifact
 from ..changes.attach import Handle, attach, check_fit
-from ..changes.forms import make_delta
+from ..changes.forms import Joint, make_delta
 from ..changes.positions import Positions
 from ..changes.provenance import origin_of
 from ..data.pairs import PreferencePair
@@ -29,7 +29,7 @@ from ..models.guards import check_trainable, eval_mode_frozen, random_state_kept
 from ..models.identity import identify_model, model_fingerprint
 from ..models.parts import context_length, device_of, unwrap
 from ..models.protocols import CausalLM, Tokenizer
-from ..models.sites import Site, resolve_site
+from ..models.sites import Site, Sites, resolve_site, sites_of
 from ..scoring.scorer import PairLosses, PairScorer, joined
 from ..settings.hyperparameters import TrainConfig
 from ..storage.progress import taken_up
@@ -47,7 +47,7 @@ def train(
     tokenizer: Tokenizer,
     pairs: Sequence[PreferencePair],
     *,
-    site: Site,
+    site: Site | Sites | Iterable[Site],
     form: str,
     objective: Objective | None = None,
     config: TrainConfig | None = None,
@@ -63,6 +63,7 @@ def train(
     AdamW, linear schedule to zero, gradient clipping at 1. The model stays in its dtype and is left as it was found.
 
     Args:
+        site: one, or several: then their changes are trained together, and are one artifact.
         checkpoint: a file: progress is written there, at most every `checkpoint_seconds`, and taken up from there;
             the artifact is then that of a run that was not interrupted, bit for bit.
         overwrite: a checkpoint of another run is replaced instead of refused.
@@ -75,18 +76,22 @@ def train(
     """
     objective, config = objective or SplitObjective(), config or TrainConfig()
     encoder = Encoder(tokenizer, chat, system_prompt)
-    resolved = resolve_site(model, site)
-    check_trainable(model, site.layer)
+    site = sites_of(site)
+    layers = [one.layer for one in site.sites]
+    resolved = [resolve_site(model, one) for one in site.sites]
+    check_trainable(model, min(layers))
     generator = torch.Generator().manual_seed(config.seed)
-    delta = make_delta(form, resolved.d_in, resolved.d_out, config.rank, generator)
-    check_fit(delta, resolved)
-    delta.to(device_of(resolved.module))
+    parts = [make_delta(form, one.d_in, one.d_out, config.rank, generator) for one in resolved]
+    for part, one in zip(parts, resolved, strict=True):
+        check_fit(part, one)
+        part.to(device_of(one.module))
+    delta = parts[0] if len(parts) == 1 else Joint(parts)
     positions = Positions(config.positions, encoder.prefix_length() if config.positions == "after_prefix" else 0)
     artifact = SteeringArtifact(
         delta,
         site,
         positions,
-        identify_model(model, site.layer),
+        identify_model(model, *layers),
         trained_origin(pairs, objective, config, chat, system_prompt),
     )
     encoded = encoder.pairs(pairs, context_length(model))

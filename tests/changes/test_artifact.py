@@ -194,7 +194,7 @@ def test_numbers_that_are_not_finite(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"format_version": 2}, "has format version 2, this package reads 1"),
+        ({"format_version": 3}, "has format version 3, this package reads 1 and 2"),
         ({"format_version": None}, "has format version None"),
         ({"form": "lora"}, "is broken .*needs the tensors A, B"),
         ({"form": ["lora"]}, "is broken"),

@@ -160,6 +160,33 @@ def test_training_writes_what_applying_reads(wrapper: Any, form: str, tmp_path: 
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_layers_trained_together_have_a_multiplier_each(wrapper: Any, form: str, tmp_path: Path) -> None:
+    """One file of ours; in memory and from the folder EasyEdit takes it apart, each layer at its own strength."""
+    made = shell(
+        "train", layers=[1, 2], joint=True, intervention_method=form, n_epochs=1, exclude_bos=False,
+        use_chat_template=True, steer_vector_output_dir=str(tmp_path),
+    )  # fmt: skip
+    vectors = generate_vectors(made, ITEMS, "mine", wrapper)
+    folder = tmp_path / f"split_{form}"
+    plain = [f"layer_{layer}.pt" for layer in (1, 2)] if form == "vector" else []
+    assert sorted(p.name for p in folder.iterdir()) == ["layer_1-2.safetensors", *plain]
+    apply_vectors(shell("apply", layers=[1, 2], multipliers=[1.0, 2.0]), wrapper, vectors)
+    steered = logits(wrapper.model)
+    apply_vectors(shell("apply", layers=[1, 2], multipliers=[1.0, 2.0], steer_vector_load_dir=str(folder)), wrapper)
+    assert torch.equal(logits(wrapper.model), steered)
+    wrapper.reset_all()
+    with plain_model(wrapper) as model, SteeringArtifact.load(folder).attach(model, {1: 1.0, 2: 2.0}):
+        expected = logits(model)
+    assert torch.allclose(steered, expected, atol=1e-5)
+    apply_vectors(shell("apply", layers=[2], multipliers=[2.0], steer_vector_load_dir=str(folder)), wrapper)
+    assert not torch.equal(logits(wrapper.model), steered)
+    with pytest.raises(ConfigError, match="2 layers but 1 multipliers; give one a layer"):
+        apply_vectors(shell("apply", layers=[1, 2], multipliers=[2.0], steer_vector_load_dir=str(folder)), wrapper)
+    with pytest.raises(ArtifactError, match="has nothing for layer 3, it holds layer_1-2.safetensors"):
+        read_folder(folder, 3)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", ["unified_sft", "unified_reps", "unified_diffmean"])
 def test_the_baselines_train_and_apply(wrapper: Any, method: str, form: str, tmp_path: Path) -> None:
     if method == "unified_diffmean" and form != "vector":

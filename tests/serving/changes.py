@@ -13,11 +13,11 @@ from swept import write_sweep
 from tiny import random_delta
 
 from easyedit_split import SteeringArtifact
-from easyedit_split.changes.forms import make_delta
+from easyedit_split.changes.forms import Joint, make_delta
 from easyedit_split.changes.positions import Positions
 from easyedit_split.data.tokens import Encoder
 from easyedit_split.models.identity import describe_model
-from easyedit_split.models.sites import Site, resolve_site
+from easyedit_split.models.sites import Site, Sites, resolve_site
 
 NEW = 16  # tokens of an answer
 # name: form, site, positions, size of the random change
@@ -34,7 +34,10 @@ CHANGES = {
     "answer_local": ("local_weight", Site(2), Positions("answer"), 0.5),
     "late_lora": ("lora", Site(3), Positions("after_prefix", 5), 0.6),
     "late_stream": ("vector", Site(2, "residual"), Positions("after_prefix", 3), 2.0),
+    "layers": ("lora", Sites((Site(1, "self_attn.q_proj"), Site(1, "self_attn.v_proj"), Site(3))), Positions(), 0.4),
+    "answer_layers": ("vector", Sites((Site(1, "residual"), Site(2, "residual"))), Positions("answer"), 1.0),
 }
+JOINT = ("layers", "answer_layers")  # of several layers, with one strength
 SWEPT = "vector"  # has a sweep, from -6 to 6
 QUESTIONS = (
     "Write a review of the new phone.",
@@ -47,8 +50,9 @@ QUESTIONS = (
 
 def write_artifacts(model: Any, folder: Path) -> Path:
     for seed, (name, (form, site, positions, size)) in enumerate(CHANGES.items()):
-        place = resolve_site(model, site)
-        delta = random_delta(make_delta(form, place.d_in, place.d_out, rank=4), size, seed)
+        places = [resolve_site(model, one) for one in site.sites]
+        parts = [make_delta(form, place.d_in, place.d_out, rank=4) for place in places]
+        delta = random_delta(parts[0] if len(parts) == 1 else Joint(parts), size, seed)
         SteeringArtifact(delta, site, positions, describe_model(model)).save(folder / name)
     write_sweep(SteeringArtifact.load(folder / SWEPT), folder / SWEPT / "sweep.parquet")
     return folder

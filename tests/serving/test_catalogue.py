@@ -25,6 +25,13 @@ def test_it_goes_through_json(folder: Path) -> None:
     assert catalogue.names == list(CHANGES)
 
 
+def test_a_change_of_several_layers_is_one_entry(folder: Path) -> None:
+    one, several = Catalogue.read([folder / "lora", folder / "layers"]).entries
+    assert [(p.layer, p.component) for p in one.parts] == [(3, "mlp.down_proj")]
+    assert [p.layer for p in several.parts] == [1, 1, 3] and Path(several.file).name == "layer_1_3.safetensors"
+    assert several.load().site.sites[1].component == "self_attn.v_proj"
+
+
 def test_a_name_is_the_folder_s_or_given(folder: Path) -> None:
     catalogue = Catalogue.read([folder / "lora", f"kind={folder / 'vector'}", folder / "local" / "layer_3.safetensors"])
     assert catalogue.names == ["lora", "kind", "local"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changes import CHANGES, NEW, QUESTIONS, SWEPT, Reference, answers_of, farthest
+from changes import CHANGES, JOINT, NEW, QUESTIONS, SWEPT, Reference, answers_of, farthest
 from engines import Ask, Strengths, engine, written
 
 pytestmark = pytest.mark.vllm
@@ -58,9 +58,22 @@ def test_the_engine_s_own_noise(ask: Ask, reference: Reference) -> None:
             assert found.tokens == want.tokens and farthest(found, want) < NOISE
 
 
+def test_one_strength_turns_every_layer_of_a_change(ask: Ask, reference: Reference) -> None:
+    cells: list[tuple[Strengths, str]] = [({name: (m, m)}, q) for name in JOINT for m in STRENGTHS for q in QUESTIONS]
+    cells += [
+        ({"layers": (m, m), "answer_layers": (-m, -m), "vector": (m, m)}, q) for m in (2.0, -1.0) for q in QUESTIONS
+    ]
+    answers = ask([(written(strengths), question) for strengths, question in cells])
+    for found, (strengths, question) in zip(answers, cells, strict=True):
+        want, plain = reference.answer(strengths, question), reference.answer({}, question)
+        assert found.tokens == want.tokens and farthest(found, want) < 5 * NOISE, (strengths, question)
+        moved = want.tokens != plain.tokens or farthest(want, plain) > 50 * NOISE
+        assert moved == any(m for pair in strengths.values() for m in pair), (strengths, question)
+
+
 def test_a_mixed_batch_is_what_attach_says(ask: Ask, llm: Any, reference: Reference) -> None:
     cells: list[tuple[Strengths, str]] = [
-        ({name: (m, m)}, question) for name in CHANGES for m in STRENGTHS for question in QUESTIONS
+        ({name: (m, m)}, question) for name in CHANGES if name not in JOINT for m in STRENGTHS for question in QUESTIONS
     ]
     pairs = [("vector", "lora"), ("local", "stream"), ("query", "answer_local"), ("late_lora", "answer_vector")]
     cells += [({a: (1.0, 1.0), b: (m, m)}, q) for a, b in pairs for m in (2.0, -1.0) for q in QUESTIONS]

@@ -75,6 +75,17 @@ def test_one_step_moves_the_output_by_the_share_asked_for() -> None:
     assert doubled.hp.lr == pytest.approx(2 * found.hp.lr, rel=0.1)
 
 
+@pytest.mark.parametrize("form", ["vector", "lora"])
+def test_layers_trained_together_have_the_smallest_of_their_rates(form: str) -> None:
+    model = tiny_model("llama")
+    hp = replace(HP, layers=(0, 1, 3), intervention_method=form)
+    alone = [suited(replace(hp, layers=(k,)), model, tiny_tokenizer(), PAIRS).hp.lr for k in hp.layers]
+    assert len(set(alone)) > 1
+    together = suited(replace(hp, joint=True), model, tiny_tokenizer(), PAIRS)
+    assert together.hp.lr == min(alone) and "in the layer that bears least" in together.reasons[0]
+    assert suited(hp, model, tiny_tokenizer(), PAIRS).hp.lr == alone[0]  # each alone: as before
+
+
 def test_what_is_named_stays() -> None:
     named = Hyperparameters(layers=(1,), lr=0.3)
     found = suited(named, tiny_model("llama"), tiny_tokenizer(), PAIRS)
