@@ -124,6 +124,7 @@ def _one_form(
     from ..scoring.activations import collect_activations
     from ..sweeps.refine import refine
     from ..sweeps.run import sweep
+    from ..texts import save_texts
     from ..training.from_settings import planned_source, train_from
 
     _check_own(folder / hp.intervention_method, planned_source(hp, pairs))
@@ -137,7 +138,7 @@ def _one_form(
     artifact.save(folder / form)
     table = sweep(model, tokenizer, test, artifact, grid, "sum", progress=True)
     table = refine(model, tokenizer, test, artifact, table, BUDGET)
-    table.save(folder / form / TEST)
+    save_texts(table.save(folder / form / TEST), _swept_texts(demo, model, tokenizer, test, artifact, table), table)
     if demo.train_swept:
         swept = sweep(model, tokenizer, pairs[: demo.train_swept], artifact, grid, "sum", progress=True)
         swept.save(folder / form / TRAIN)
@@ -166,6 +167,12 @@ def _check_own(folder: Path, planned: dict[str, Any]) -> None:
         found = differences(kept, planned)
         if found:
             raise ArtifactError(f"{file} is of another run ({'; '.join(found[:3])}): choose another --out")
+
+
+def _swept_texts(demo: _Demo, model: Any, tokenizer: Any, test: Any, artifact: Any, table: Any) -> Any:
+    from ..texts import write_texts
+
+    return write_texts(model, tokenizer, test, artifact, table, SHOWN, max_new_tokens=demo.max_new_tokens)
 
 
 def _answers(

@@ -25,8 +25,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..analysis.canvas import save_figure
     from ..analysis.pipeline import analyse
-    from ..analysis.plots import plot_curves, save_figure
+    from ..analysis.plots import plot_curves
     from ..run_folder import load_sweeps
 
     analyses = {}
