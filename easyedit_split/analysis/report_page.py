@@ -89,7 +89,7 @@ def _warnings(doubts: Sequence[Doubt]) -> str:
     for doubt in doubts:
         meaning = EXPLAINED.get(doubt.name)
         found.append(
-            f"<details><summary>{escape(doubt.sentence)}</summary>{escape(meaning)}</details>"
+            f"<details><summary>{escape(doubt.sentence)}</summary><p>{escape(meaning)}</p></details>"
             if meaning
             else f"<p>{escape(doubt.sentence)}</p>"
         )

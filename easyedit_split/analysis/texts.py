@@ -22,6 +22,11 @@ class SweptTexts:
     answers: tuple[tuple[str, ...], ...]
     max_new_tokens: int
 
+    def of(self, m: float) -> list[str]:
+        """The answers at a strength; none where it has no texts."""
+        row = self.at(m)
+        return [] if row is None else list(self.answers[row])
+
     def at(self, m: float) -> int | None:
         """The row of a strength; None where it has no texts."""
         found = np.flatnonzero(np.isclose(self.m, m, rtol=1e-9, atol=1e-12))

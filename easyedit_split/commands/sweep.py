@@ -91,9 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
             table = refine(model, tokenizer, pairs, artifact, table, budget)
         if rank() > 0:
             return 0
+        drop_others(target, table)
         path = table.save(target)
         partial.unlink(missing_ok=True)
-        drop_others(path, table)
         if arguments.texts:
             start = time.monotonic()
             texts = write_texts(

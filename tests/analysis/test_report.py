@@ -8,27 +8,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sweeps import M, sweep
 
 from easyedit_split import analysis
 from easyedit_split.analysis import canvas, plots
 from easyedit_split.analysis.lines import lines
 from easyedit_split.errors import DataError, FitError
-
-M = np.linspace(-20.0, 20.0, 41)
-
-
-def sweep(seed: int = 0, undefined: int = 0, scale: float = 30.0):
-    rng = np.random.default_rng(seed)
-    preference = (0.5 * M / (1 + M**2 / scale))[:, None] + rng.normal(size=20) + 0.05 * rng.normal(size=(41, 20))
-    utility = (10 / (1 + M**2 / 100) - 12)[:, None] + rng.normal(size=20) + 0.05 * rng.normal(size=(41, 20))
-    log_p = -np.logaddexp(0.0, -utility)
-    pos, neg = np.logaddexp(0.0, -preference) - log_p, np.logaddexp(0.0, preference) - log_p
-    pos[:, :undefined] = neg[:, :undefined] = 0.2
-    return SimpleNamespace(factors=M, loss_pos=pos, loss_neg=neg, reduction="mean", header={})
 
 
 @pytest.fixture(scope="module")
