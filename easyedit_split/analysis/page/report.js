@@ -23,7 +23,7 @@ function build() {
     chart(place, kind, (x) => set("m", x), () => curve(kind, name));
   }
   place.append(cursor("m", "m", () => range(), (m) => `m = ${plain(m)}`), readout());
-  place.append(make("h3", "", "Preference gained for utility lost"));
+  place.append(make("h3", "", "Preference gained for utility lost"), make("p", "small", "Points: measured strengths on one side of 0. Line: the most that is gained for at most that loss, joined between measured strengths."));
   chart(place, "front", (x) => set("loss", Math.max(x, 0)), front);
   place.append(cursor("loss", "loss of utility", () => [0, report.spending], (loss) => `loss ${plain(loss)}`), spent());
   const best = shown().map(({ sweep }) => sweep.best).find(Boolean);
