@@ -223,7 +223,7 @@ def _reach(analyses: Mapping[str, Analysis]) -> tuple[float, float]:
     """Strengths to show: all of them, unless one method was swept far beyond the others and would leave them a line."""
     ends = np.array([(one.preference.m.min(), one.preference.m.max()) for one in analyses.values()])
     low, high = (np.clip(e, *sorted((0.0, FAR * np.median(e)))) if len(e) > 2 else e for e in ends.T)
-    margin = 0.02 * (high.max() - low.min())
+    margin = 0.02 * (high.max() - low.min()) or 1.0
     return float(low.min() - margin), float(high.max() + margin)
 
 

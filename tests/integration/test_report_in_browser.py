@@ -293,6 +293,23 @@ def test_with_the_keyboard_alone(page: Page, made: Any) -> None:
     assert {f"texts-{WEIGHT}", f"texts-{MOOD}", "at-m", "at-loss"} <= set(reached)
 
 
+@pytest.mark.parametrize("factors", [[0.0], [0.0, 1.0], [1.0, 2.0, 3.0], list(np.linspace(1, 4, 12))])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_sweep_that_says_little_has_a_page(window: Any, factors: list[float], reduction: str, tmp_path: Path) -> None:
+    grid = np.array(factors)[:, None]
+    losses = 2 + 0.1 * grid**2 + np.linspace(0, 1, 5), 2 + 0.3 * grid + np.linspace(0, 1, 5)
+    table = es.SweepTable(grid[:, 0], *losses, reduction, np.full(5, 4.0), np.full(5, 4.0), {})
+    table.save(tmp_path / "v" / "sweep.parquet")
+    page = report_run(tmp_path).html
+    window.get(page.as_uri())
+    opened = Page(window)
+    assert opened.one("#answer .headline").text and opened.one("#preference svg")
+    for css in ("#at-m", "#at-loss"):
+        for end in ("min", "max"):
+            opened.turn(css, float(opened.one(css).get_property(end)))
+    assert [entry["message"] for entry in window.get_log("browser")] == []
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_its_window_in_light_and_dark(page: Page, width: int, scheme: str) -> None:

@@ -4,7 +4,7 @@ import { at, band, element, frame, make, path, plain, signed, ticks } from "./pl
 const report = JSON.parse(document.getElementById("data").textContent);
 const SIZE = { high: 240, edge: 12, top: 24, bottom: 22 };
 const REDUCTIONS = { sum: "sums over tokens", mean: "means over tokens" };
-const chosen = { on: new Set(report.methods.keys()), reduction: null, m: 0, loss: report.budget };
+const chosen = { on: new Set(report.methods.keys()), reduction: null, m: 0, loss: report.budget ?? 1 };
 const charts = {}; // name -> place of a chart
 const redrawn = []; // what is said anew when something is chosen
 
@@ -82,7 +82,8 @@ function draw() {
 
 function range() {
   const ms = shown().flatMap(({ sweep }) => sweep.m);
-  return ms.length ? [Math.min(...ms), Math.max(...ms)] : [0, 1];
+  const [low, high] = ms.length ? [Math.min(...ms), Math.max(...ms)] : [0, 1];
+  return low < high ? [low, high] : [low - 1, high + 1];
 }
 
 // --- charts ---
