@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 STYLES = ("page.css", "report.css")
-SCRIPTS = ("plotting.js", "report.js")
+SCRIPTS = ("plotting.js", "charts.js", "report.js")
 
 
 def page(title: str, parts: Sequence[str], data: Any = None) -> str:

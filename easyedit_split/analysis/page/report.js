@@ -1,10 +1,11 @@
 // The report's page: curves with values under the pointer, methods switched on and off, texts at every strength, tables that sort.
-import { at, band, element, frame, make, path, plain, signed, ticks } from "./plotting.js";
+import { SIZE, curves, front, short, value, within } from "./charts.js";
+import { at, make, plain, signed } from "./plotting.js";
 
 const report = JSON.parse(document.getElementById("data").textContent);
-const SIZE = { high: 240, edge: 12, top: 24, bottom: 22 };
 const REDUCTIONS = { sum: "sums over tokens", mean: "means over tokens" };
 const chosen = { on: new Set(report.methods.keys()), reduction: null, m: 0, loss: report.budget ?? 1 };
+const STEPS = 400; // of a slider
 const charts = {}; // name -> place of a chart
 const redrawn = []; // what is said anew when something is chosen
 
@@ -20,11 +21,11 @@ function build() {
   chosen.reduction = Object.keys(report.methods[0].sweeps)[0];
   place.append(choices(found), make("p", "small", ""));
   for (const [kind, name] of [["preference", "preference, nats"], ["utility", "utility, nats"]]) {
-    chart(place, kind, (x) => set("m", x), () => curve(kind, name));
+    chart(place, kind, (m) => set("m", swept(m, 200)), (width) => curves(width, kind, name, shown(), range(), chosen.m));
   }
   place.append(cursor("m", "m", () => range(), (m) => `m = ${plain(m)}`), readout());
   place.append(make("h3", "", "Preference gained for utility lost"), make("p", "small", "Points: measured strengths on one side of 0. Line: the most that is gained for at most that loss, joined between measured strengths."));
-  chart(place, "front", (x) => set("loss", Math.max(x, 0)), front);
+  chart(place, "front", (loss) => set("loss", loss), (width) => front(width, shown(), report.spending, report.budget, chosen.loss));
   place.append(cursor("loss", "loss of utility", () => [0, report.spending], (loss) => `loss ${plain(loss)}`), spent());
   const best = shown().map(({ sweep }) => sweep.best).find(Boolean);
   chosen.m = best ? best.m : 0;
@@ -86,6 +87,12 @@ function range() {
   return low < high ? [low, high] : [low - 1, high + 1];
 }
 
+// m, or the swept strength that is next to it: no further than one of so many parts of the range
+function swept(m, parts) {
+  const [low, high] = range(), near = shown().flatMap(({ sweep }) => sweep.m).filter((x) => Math.abs(x - m) <= (high - low) / parts);
+  return near.length ? near.reduce((a, b) => (Math.abs(a - m) <= Math.abs(b - m) ? a : b)) : m;
+}
+
 // --- charts ---
 
 // a chart: `drawn` gives its picture and the values of its axis at both ends, `point` takes the value under the pointer
@@ -105,113 +112,6 @@ function chart(place, name, point, drawn) {
   });
 }
 
-const short = (value) => plain(Number(value.toPrecision(3)));
-
-// what a curve is at m: what was measured there, else the law where it is drawn, else the points joined
-function value(sweep, kind, m) {
-  const { mean, line } = sweep[kind], swept = sweep.m.findIndex((x) => Math.abs(x - m) < 1e-9);
-  if (swept >= 0) return mean[swept];
-  const law = at(line.m, line.law, m);
-  return law === null ? at(line.m, line.joined, m) : law;
-}
-
-const curve = (kind, title) => {
-  const series = shown(), ends = range(), width = Math.max(document.getElementById(kind).clientWidth, 200);
-  const values = series.flatMap(({ sweep }) => [sweep[kind].mean, sweep[kind].interval.flat(), sweep[kind].line.law]).flat().filter((v) => v !== null);
-  if (!values.length) return null;
-  const { svg, x, y } = frame(width, SIZE, ends, values);
-  axis(svg, x, ends, width, "m");
-  for (const { k, sweep } of series) {
-    const one = sweep[kind], c = `c${k % 7}`;
-    svg.append(element("path", { class: `band ${c}`, d: band(sweep.m, one.interval, x, y) }));
-    svg.append(element("path", { class: `law joined ${c}`, d: path(one.line.m, one.line.joined, x, y) }));
-    svg.append(element("path", { class: `law ${c}`, d: path(one.line.m, one.line.law, x, y) }));
-    sweep.m.forEach((m, i) => one.mean[i] !== null && svg.append(element("circle", { class: `dot ${c}`, cx: x(m), cy: y(one.mean[i]), r: 2.4 })));
-    if (sweep.best && sweep.best[kind] !== null) svg.append(star(x(sweep.best.m), y(sweep.best[kind]), c, sweep.best.reliable));
-  }
-  const here = series.map(({ k, sweep }) => ({ k, v: value(sweep, kind, chosen.m) }));
-  mark(svg, x(chosen.m), width, y, here, `${title}, at m = ${plain(chosen.m)}`, series);
-  return { svg, range: ends };
-};
-
-const front = () => {
-  const series = shown().filter(({ sweep }) => sweep.front), ends = [0, report.spending], width = Math.max(document.getElementById("front").clientWidth, 200);
-  const inside = series.map(({ k, sweep }) => ({ k, sweep, edge: cut(sweep.front), points: onSide(sweep) }));
-  const values = inside.flatMap(({ edge, points }) => [edge.gain, points.map((p) => p.gain)]).flat();
-  if (!values.length) return null;
-  const { svg, x, y } = frame(width, SIZE, ends, [0, ...values]);
-  axis(svg, x, ends, width, "loss of utility, nats");
-  if (report.budget !== null) {
-    svg.append(element("line", { class: "budget", x1: x(report.budget), x2: x(report.budget), y1: SIZE.top, y2: SIZE.high - SIZE.bottom }));
-    svg.append(element("text", { class: "halo", x: x(report.budget) + 4, y: SIZE.high - SIZE.bottom - 6 }, `budget ${plain(report.budget)}`));
-  }
-  for (const { k, sweep, edge, points } of inside) {
-    const c = `c${k % 7}`, { best } = sweep;
-    svg.append(element("path", { class: `law ${c}`, d: path(edge.loss, edge.gain, x, y) }));
-    for (const { loss, gain } of points) svg.append(element("circle", { class: `dot ${c}`, cx: x(loss), cy: y(gain), r: 2.4 }));
-    if (best && best.loss !== null && best.loss <= report.spending) svg.append(star(x(best.loss), y(best.gain), c, best.reliable));
-  }
-  const here = series.map(({ k, sweep }) => ({ k, v: within(sweep, chosen.loss).gain }));
-  mark(svg, x(chosen.loss), width, y, here, `gain in preference, nats, within a loss of ${plain(chosen.loss)}`, series);
-  return { svg, range: ends };
-};
-
-// the part of a front that the axis shows; past its last point it stays what it is
-function cut({ m, gain, loss }) {
-  const kept = loss.map((_, i) => i).filter((i) => loss[i] <= report.spending && gain[i] >= 0);
-  const edge = { m: kept.map((i) => m[i]), gain: kept.map((i) => gain[i]), loss: kept.map((i) => loss[i]) };
-  if (kept.length && kept[kept.length - 1] < loss.length - 1) {
-    edge.gain.push(at(loss, gain, report.spending));
-    edge.loss.push(report.spending);
-  }
-  return edge;
-}
-
-// measured strengths on the side of 0 that the front is on
-function onSide({ front, measured }) {
-  const last = front.loss.filter((l) => l <= report.spending).length - 1, side = Math.sign(front.m[last]);
-  const points = measured.m.map((m, i) => ({ m, gain: measured.gain[i], loss: measured.loss[i] }));
-  return points.filter(({ m, gain, loss }) => m * side >= 0 && gain >= 0 && loss <= report.spending);
-}
-
-// the most that is gained for at most so much loss, and the strength there
-function within({ front: { m, gain, loss } }, most) {
-  const last = loss.filter((l) => l <= most + 1e-9).length - 1;
-  return last < 0 ? { m: null, gain: null } : { m: m[last], gain: gain[last] };
-}
-
-function axis(svg, x, [low, high], width, name) {
-  for (const tick of ticks(low, high, width < 500 ? 5 : 9)) {
-    svg.append(element("line", { class: "grid", x1: x(tick), x2: x(tick), y1: SIZE.high - SIZE.bottom, y2: SIZE.high - SIZE.bottom + 4 }));
-    const anchor = x(tick) < 20 ? "start" : x(tick) > width - 20 ? "end" : "middle";
-    svg.append(element("text", { x: anchor === "start" ? x(tick) - 8 : anchor === "end" ? x(tick) + 8 : x(tick), y: SIZE.high - 6, "text-anchor": anchor }, plain(tick)));
-  }
-  svg.append(element("text", { class: "halo", x: width - SIZE.edge, y: SIZE.high - SIZE.bottom - 4, "text-anchor": "end" }, name));
-}
-
-function star(x, y, kind, reliable) {
-  const corners = [...Array(10).keys()].map((i) => {
-    const far = i % 2 ? 3.4 : 8.5, turn = (Math.PI * i) / 5;
-    return `${(x + far * Math.sin(turn)).toFixed(1)} ${(y - far * Math.cos(turn)).toFixed(1)}`;
-  });
-  return element("path", { class: `best ${reliable ? "" : "doubtful "}${kind}`, d: `M${corners.join("L")}Z` });
-}
-
-// the line under the pointer, a point on every curve and its value beside it, none over another
-function mark(svg, x, width, y, here, title, series) {
-  svg.append(element("line", { class: "cursor", x1: x, x2: x, y1: SIZE.top, y2: SIZE.high - SIZE.bottom }));
-  const left = x > width - 90, known = here.filter(({ v }) => v !== null).sort((a, b) => b.v - a.v);
-  let above = -Infinity;
-  for (const { k, v } of known) {
-    svg.append(element("circle", { class: `point c${k % 7}`, cx: x, cy: y(v), r: 5 }));
-    above = Math.max(y(v) + 4, above + 13);
-    svg.append(element("text", { class: `value halo c${k % 7}`, x: x + (left ? -9 : 9), y: above, "text-anchor": left ? "end" : "start" }, signed(v)));
-  }
-  svg.append(element("text", { class: "title", x: SIZE.edge, y: 14 }, title));
-  const words = known.map(({ k, v }) => `${series.find((s) => s.k === k).name} ${signed(v)}`);
-  svg.setAttribute("aria-label", `${title}: ${words.join(", ")}`);
-}
-
 // --- what stands under the pointer, in words ---
 
 function cursor(what, name, ends, words) {
@@ -219,10 +119,11 @@ function cursor(what, name, ends, words) {
   Object.assign(input, { type: "range", id: `at-${what}` });
   input.setAttribute("aria-label", name);
   label.htmlFor = input.id;
-  input.addEventListener("input", () => set(what, input.valueAsNumber));
+  // half a step at most, so that the keyboard reaches every swept strength and passes it
+  input.addEventListener("input", () => set(what, what === "m" ? swept(input.valueAsNumber, 2 * STEPS + 1) : input.valueAsNumber));
   redrawn.push(() => {
     const [low, high] = ends();
-    Object.assign(input, { min: low, max: high, step: (high - low) / 400 || 1 });
+    Object.assign(input, { min: low, max: high, step: (high - low) / STEPS });
     input.value = chosen[what];
     label.textContent = words(chosen[what]);
     input.setAttribute("aria-valuetext", words(chosen[what]));
