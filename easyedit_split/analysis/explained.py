@@ -22,7 +22,7 @@ EXPLAINED = {
     "edge": "The best strength found is the last one tried, or next to it. A better one may lie further out.",
     "gap": "Between two swept strengths utility falls steeply, and where it falls is not known. A strength between "
     "them has to be measured.",
-    "zero": "Gains and losses are counted from the unsteered model, which was not measured.",
+    "zero": "Gains and losses are counted from the unsteered model, whose utility is not known here.",
     "undefined": "Utility is a log-odds and has no value where the two answers together are likelier than 1, which "
     "happens with token means. Sums have a value everywhere.",
     "trained": "The strength is far above those that the change was trained with. It may work; training did not see "

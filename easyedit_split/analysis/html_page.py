@@ -59,9 +59,9 @@ def figure(caption: str, svg: Path) -> str:
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
-def section(title: str, table: str) -> str:
-    """A table, in HTML, below its title."""
-    return f'<section class="card"><h2>{html.escape(title)}</h2><div class="wide">{table}</div></section>'
+def section(title: str, table: str, below: str = "") -> str:
+    """A table, in HTML, below its title, and what stands below it."""
+    return f'<section class="card"><h2>{html.escape(title)}</h2><div class="wide">{table}</div>{below}</section>'
 
 
 def _one_script() -> str:

@@ -166,7 +166,7 @@ def _tables(tables: Sequence[Table], methods: Sequence[Method]) -> str:
     words |= {doubt.name: EXPLAINED[doubt.name] for best in known for doubt in best.doubts if doubt.name in EXPLAINED}
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in words.items())
     meant = f"<details><summary>What the words mean</summary><dl>{items}</dl></details>" if words else ""
-    shown = [section(t.title, t.html() + (meant if number == 0 else "")) for number, t in enumerate(tables)]
+    shown = [section(t.title, t.html(), "" if number else meant) for number, t in enumerate(tables)]
     return f'<div id="tables">{"".join(shown)}</div>'
 
 
