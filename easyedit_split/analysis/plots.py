@@ -126,12 +126,10 @@ def has_front(found: Analysis) -> bool:
 
 
 def _shown_front(edge: Front, end: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Losses up to `end` and the gains there, which stay what they are where more loss gains nothing."""
+    """Losses up to `end` and the gains there; past its last point a front stays what it is."""
     gains = edge.preference_gain >= 0
     drop, gain = edge.utility_drop[gains], edge.preference_gain[gains]
     inside = drop <= end
-    if inside.all():
-        return drop, gain
     return np.append(drop[inside], end), np.append(gain[inside], np.interp(end, drop, gain))
 
 

@@ -34,6 +34,15 @@ def test_the_front_shows_four_nats_and_the_budget(found):
     assert axes.get_xlim()[1] == 12.0, "twice the budget, where that is more"
 
 
+def test_a_front_goes_on_level_where_more_loss_gains_nothing(found):
+    best = found.measured.spent.max()
+    wide = analysis.analyse(sweep(0), best + 1, n_boot=20)
+    axes = plots.plot_front({"split": wide}).axes[0]
+    (line,) = [one for one in axes.lines if one.get_linewidth() == 1.6]
+    assert line.get_xdata()[-1] == axes.get_xlim()[1] > best
+    assert line.get_ydata()[-1] == line.get_ydata()[-2] == pytest.approx(found.measured.gain_dense.max())
+
+
 def test_the_front_has_measured_points_of_its_own_side_only(found):
     (dots,) = _dots(plots.plot_front({"split": found}).axes[0])
     points, best = found.measured, found.recommendation

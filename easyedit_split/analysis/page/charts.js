@@ -60,8 +60,8 @@ export function front(width, every, spending, budget, now) {
 function cut({ m, gain, loss }, spending) {
   const kept = loss.map((_, i) => i).filter((i) => loss[i] <= spending && gain[i] >= 0);
   const edge = { m: kept.map((i) => m[i]), gain: kept.map((i) => gain[i]), loss: kept.map((i) => loss[i]) };
-  if (kept.length && kept[kept.length - 1] < loss.length - 1) {
-    edge.gain.push(at(loss, gain, spending));
+  if (kept.length) {
+    edge.gain.push(at(loss, gain, spending) ?? edge.gain[edge.gain.length - 1]);
     edge.loss.push(spending);
   }
   return edge;
