@@ -14,7 +14,7 @@ from .analysis.texts import SweptTexts
 from .errors import ArtifactError, ConfigError
 from .folders import TEXTS, check_of_change, same_change
 from .storage.files import write_text
-from .sweeps.table import SweepTable
+from .sweeps.table import SweepTable, model_weights
 
 if TYPE_CHECKING:
     from .changes.artifact import SteeringArtifact
@@ -115,7 +115,7 @@ def load_texts(sweep: Path, table: SweepTable) -> SweptTexts | None:
     mine = _made_from(table)
     if not same_change(source or {}, mine["artifact"] or {}):
         raise ArtifactError(f"{path} is of another change than {sweep.name} beside it: {AGAIN}")
-    if (settings, weights) != (mine["sweep"], mine["weights"]):
+    if (settings, weights) != (mine["sweep"], mine["weights"]) or m.tolist() != sorted(table.factors.tolist()):
         raise ArtifactError(f"{path} is of other settings than {sweep.name} beside it: {AGAIN}")
     return texts
 
@@ -129,8 +129,7 @@ def drop_others(sweep: Path, table: SweepTable) -> None:
 
 
 def _made_from(table: SweepTable) -> dict[str, Any]:
-    model = table.header.get("model")
-    weights = model.get("weights") if isinstance(model, dict) else None
+    weights = model_weights(table.header)
     return {"artifact": table.header.get("artifact"), "sweep": table.settings_id, "weights": weights}
 
 

@@ -52,8 +52,8 @@ def test_they_are_read_back_with_their_sweep(swept: Any, tokenizer: Any, tmp_pat
     np.testing.assert_array_equal(again.m, texts.m)
 
 
-def _texts(n: int = 4) -> SweptTexts:
-    return SweptTexts(np.arange(n, dtype=float), ("q",), tuple((f"a{k}",) for k in range(n)), 8)
+def _texts() -> SweptTexts:
+    return SweptTexts(np.array(sorted(FACTORS)), ("q",), tuple((f"a{k}",) for k in range(4)), 8)
 
 
 def test_texts_of_another_sweep_are_refused_and_dropped(swept: Any, tmp_path: Path) -> None:
