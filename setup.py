@@ -76,6 +76,7 @@ setup(
     package_dir={"easyedit_split.hparams": "hparams"},
     package_data={
         "easyedit_split": ["py.typed"],
+        "easyedit_split.analysis": ["page/*"],
         "easyedit_split.demo": ["data/*/*", "qwen2-micro/*", "README.md"],
         "easyedit_split.dial": ["page/*"],
         "easyedit_split.hparams": ["*/*/*.yaml", "*/*.yaml"],

@@ -18,12 +18,12 @@ from .sweeps.table import read_sweep_header
 
 TEST, TRAIN, ACTIVATIONS = "sweep.parquet", "sweep_train.parquet", "activations.npz"
 PROMOTED, SCORES = "promoted.json", "scores.json"
-EVALUATION, GENERATIONS = "evaluation.json", "generations.jsonl"
+EVALUATION, GENERATIONS, TEXTS = "evaluation.json", "generations.jsonl", "texts.json"
 # made from the changes of a folder
 DERIVED = (
     TEST, "sweep-*.parquet", TRAIN, ".*.parquet.partial", ACTIVATIONS, PROMOTED, SCORES, EVALUATION,
-    "evaluation-*.json", GENERATIONS, "generations-*.jsonl", "report.html", "report.md", "tables/*.csv",
-    "figures/curves_*", "figures/front_*", "figures/manifold_*",
+    "evaluation-*.json", GENERATIONS, "generations-*.jsonl", TEXTS, "texts-*.json", "report.html", "report.md",
+    "tables/*.csv", "figures/curves_*", "figures/front_*", "figures/manifold_*",
 )  # fmt: skip
 CHANGES = ("layer_*.safetensors", "layer_*.pt", "last_good/layer_*")
 

@@ -20,6 +20,7 @@ import numpy as np
 from .analysis.generalisation import Transfer, transfer
 from .analysis.logodds import nats
 from .analysis.manifold import MeasuredDecay, fit_manifold, measured_decay
+from .analysis.names import method_names
 from .analysis.pipeline import Analysis, analyse
 from .analysis.report import Report, write_report
 from .analysis.tables import Key, Table
@@ -27,6 +28,7 @@ from .errors import ArtifactError, FitError
 from .folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, check_of_change, same_change, sweeps_in
 from .storage.files import write_atomically, write_text
 from .sweeps.table import SweepTable
+from .texts import load_texts
 
 if TYPE_CHECKING:
     from .changes.artifact import SteeringArtifact
@@ -103,11 +105,13 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
     analyses: dict[Key, Analysis] = {
         name: analyse(table, max_utility_drop, seed=seed) for name, table in tables.items()
     }
+    names: dict[Key, str] = {**method_names({name: table.header for name, table in tables.items()})}
+    means: dict[Key, Key] = {}
     for name, table in tables.items():
-        if table.reduction == "sum":
-            means = _defined(table.reduced("mean"), max_utility_drop, seed)
-            if means is not None:
-                analyses[f"{name}, token mean"] = means
+        found = _defined(table.reduced("mean"), max_utility_drop, seed) if table.reduction == "sum" else None
+        if found is not None:
+            means[name] = mean = f"{name}, token mean"
+            analyses[mean], names[mean] = found, f"{names[name]}, token mean"
     return write_report(
         folder,
         analyses,
@@ -117,6 +121,9 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         scores=_scores(files, tables),
         manifolds=_manifolds(files, tables, analyses),
         more=_promoted(files, tables),
+        means=means,
+        names=names,
+        texts={name: texts for name, file in files.items() if (texts := load_texts(file, tables[name]))},
     )
 
 

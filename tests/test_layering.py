@@ -99,10 +99,10 @@ def test_every_public_name_exists_and_an_unknown_one_does_not() -> None:
 # from the ground up: a wing may import those before it in the list, and `errors`, `lazy`, `distributed`
 FLOORS = (
     "storage", "demo", "data", "models", "changes", "scoring", "settings", "training", "analysis", "sweeps",
-    "folders", "calibrate", "generation", "formats", "evaluation", "run_folder", "reproduce", "easyedit", "importing",
-    "serving", "dial", "commands", "cli",
+    "folders", "calibrate", "generation", "texts", "formats", "evaluation", "run_folder", "reproduce", "easyedit",
+    "importing", "serving", "dial", "commands", "cli",
 )  # fmt: skip
-WRITERS = {"analysis.report", "analysis.plots"}  # pages and pictures, written whole or not at all
+WRITERS = {"analysis.report", "analysis.canvas"}  # pages and pictures, written whole or not at all
 # a lazy import upwards: an artifact is the front door to `formats.peft` (its fixed interface has `to_peft`)
 FRONT_DOORS = {("changes.artifact", "formats.peft")}
 

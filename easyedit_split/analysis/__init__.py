@@ -31,7 +31,7 @@ _HOME = {
     "plot_curves": "plots",
     "plot_front": "plots",
     "plot_manifold": "plots",
-    "save_figure": "plots",
+    "save_figure": "canvas",
     "write_report": "report",
     "report_tables": "report",
     "Report": "report",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,28 +10,17 @@ from pathlib import Path
 from ..errors import FitError
 from ..storage.files import write_text
 from . import plots, tables
+from .canvas import save_figure
 from .generalisation import Transfer
 from .manifold import MeasuredDecay
+from .page_data import Method
 from .pipeline import Analysis
+from .report_page import Picture, report_page
 from .tables import Key, Table, escaped
+from .texts import SweptTexts
 
 OWN_FIGURES = ("curves_", "front_", "manifold_")
 LONGEST = 120  # letters of a file's name that come from a label: its last ones
-STYLE = "\n".join(
-    (
-        "body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }",
-        "body { color: #1c1c1c; background: #fff; }",
-        "h1 { font-size: 1.5rem; }",
-        "h2 { font-size: 1.15rem; margin-top: 2.2rem; }",
-        "figure { margin: 1rem 0; }",
-        "img { max-width: 46rem; width: 100%; }",
-        "figcaption, .small { color: #555; font-size: 0.9rem; }",
-        ".wide { overflow-x: auto; }",
-        "table { border-collapse: collapse; margin: 0.6rem 0; font-size: 0.88rem; }",
-        "th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; white-space: nowrap; text-align: left; }",
-        "td.number { text-align: right; font-variant-numeric: tabular-nums; }",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -69,6 +56,8 @@ def write_report(
     context: Mapping[str, str] | None = None, transfers: Mapping[Key, Transfer] | None = None,
     scores: Mapping[Key, Mapping[str, float]] | None = None,
     manifolds: Mapping[Key, MeasuredDecay] | None = None, more: Sequence[Table] = (),
+    means: Mapping[Key, Key] | None = None, names: Mapping[Key, str] | None = None,
+    texts: Mapping[Key, SweptTexts] | None = None,
 ) -> Report:  # fmt: skip
     """Write ``report.html``, ``report.md``, ``tables/*.csv`` and ``figures/*.png|svg`` into a folder.
 
@@ -80,6 +69,9 @@ def write_report(
         scores: scores of generated text by name, for the comparison.
         manifolds: results of ``measured_decay``.
         more: further tables, shown last.
+        means: key of a sweep's analysis -> key of that of its token means; the two are one method on the page.
+        names: what a method is called on the page and in legends, where that is not its label.
+        texts: answers along the sweeps of the same keys.
     Raises:
         FitError: there is no analysis.
         ArtifactError: a file cannot be written.
@@ -91,8 +83,12 @@ def write_report(
     stems = file_stems([*analyses, *(manifolds or {})])
     curves = [tables.curve_table(stems[key], one) for key, one in analyses.items()]
     written = [write_text(base / "tables" / f"{table.name}.csv", table.csv()) for table in (*found, *curves)]
-    figures = _figures(base / "figures", analyses, manifolds or {}, stems)
-    page = write_text(base / "report.html", _html(title, context or {}, analyses, found, figures))
+    named = {key: (names or {}).get(key, tables.label(key)) for key in {**analyses, **(manifolds or {})}}
+    drawn = _drawn(base / "figures", analyses, named, stems)
+    other = _manifolds(base / "figures", manifolds or {}, analyses, named, stems)
+    methods = _methods(analyses, means or {}, named, texts or {})
+    page = write_text(base / "report.html", report_page(title, context or {}, methods, found, drawn, other))
+    figures = [*drawn, *other]
     text = write_text(base / "report.md", _markdown(title, context or {}, analyses, found, figures))
     paths = tuple(path for _, pair in figures for path in pair)
     for left in (base / "figures").glob("*.*"):
@@ -101,28 +97,50 @@ def write_report(
     return Report(page, text, tuple(written), paths, {tables.label(key): one.advice for key, one in analyses.items()})
 
 
-def _figures(
-    folder: Path, analyses: Mapping[Key, Analysis], manifolds: Mapping[Key, MeasuredDecay], stems: Mapping[Key, str]
-) -> list[tuple[str, tuple[Path, Path]]]:
-    """(caption, (png, svg)) of every figure: all methods together, the front, each method alone, the manifolds."""
-    named = {tables.label(key): one for key, one in analyses.items()}
+def _methods(
+    analyses: Mapping[Key, Analysis],
+    means: Mapping[Key, Key],
+    named: Mapping[Key, str],
+    texts: Mapping[Key, SweptTexts],
+) -> list[Method]:
+    """One a sweep: its analysis, and that of its token means beside it."""
+    found = []
+    for key in (key for key in analyses if key not in means.values()):
+        kept = [analyses[key], *([analyses[means[key]]] if key in means else [])]
+        found.append(Method(named[key], tables.label(key), {one.reduction: one for one in kept}, texts.get(key)))
+    return found
+
+
+def _drawn(
+    folder: Path, analyses: Mapping[Key, Analysis], named: Mapping[Key, str], stems: Mapping[Key, str]
+) -> list[Picture]:
+    """(caption, (png, svg)): all methods together, the front, each method alone."""
     made = []
-    for reduction in dict.fromkeys(one.reduction for one in named.values()):  # sums and means share no axis
-        group = {name: one for name, one in named.items() if one.reduction == reduction}
+    for reduction in dict.fromkeys(one.reduction for one in analyses.values()):  # sums and means share no axis
+        group = {named[key]: one for key, one in analyses.items() if one.reduction == reduction}
         if len(group) > 1:
             caption = f"Preference and utility of every method, reduction={reduction!r}"
             made.append((caption, f"curves_all_{reduction}", plots.plot_curves(group)))
-        if any(one.recommendation is not None and one.recommendation.measured for one in group.values()):
+        if any(plots.has_front(one) for one in group.values()):
             caption = f"Preference gained for utility lost, reduction={reduction!r}"
             made.append((caption, f"front_{reduction}", plots.plot_front(group)))
     for key, one in analyses.items():
-        name = tables.label(key)
-        caption = f"Preference and utility of {name}; undefined points: {one.undefined}"
-        made.append((caption, f"curves_{stems[key]}", plots.plot_curves({name: one})))
+        caption = f"Preference and utility of {named[key]}; undefined points: {one.undefined}"
+        made.append((caption, f"curves_{stems[key]}", plots.plot_curves({named[key]: one})))
+    return [(caption, save_figure(figure, folder / stem)) for caption, stem, figure in made]
+
+
+def _manifolds(
+    folder: Path, manifolds: Mapping[Key, MeasuredDecay], analyses: Mapping[Key, Analysis], named: Mapping[Key, str],
+    stems: Mapping[Key, str],
+) -> list[Picture]:  # fmt: skip
+    made = []
     for key, measured in manifolds.items():
-        caption = f"Measured and fitted decay of {tables.label(key)}"
-        made.append((caption, f"manifold_{stems[key]}", plots.plot_manifold(measured)))
-    return [(caption, plots.save_figure(figure, folder / stem)) for caption, stem, figure in made]
+        best = analyses[key].recommendation if key in analyses else None
+        picture = plots.plot_manifold(measured, named[key], best)
+        caption = f"Measured and fitted decay of {named[key]}"
+        made.append((caption, save_figure(picture, folder / f"manifold_{stems[key]}")))
+    return made
 
 
 def file_stems(keys: Sequence[Key]) -> dict[Key, str]:
@@ -139,26 +157,6 @@ def file_stems(keys: Sequence[Key]) -> dict[Key, str]:
     return found
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """A whole HTML page that needs no network; `parts` are its pieces of HTML, below the title."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    body = "\n".join((f"<h1>{html.escape(title)}</h1>", *parts))
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
-
-
-def figure(caption: str, svg: Path) -> str:
-    """A figure as a piece of HTML, the picture in it."""
-    data = base64.b64encode(svg.read_bytes()).decode("ascii")
-    text = html.escape(caption)
-    image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
-
-
-def section(title: str, table: str) -> str:
-    """A table, in HTML, below its title."""
-    return f'<h2>{html.escape(title)}</h2><div class="wide">{table}</div>'
-
-
 def _undefined(one: Analysis) -> str:
     return f"{one.n_examples} examples, reduction={one.reduction!r}; undefined points: {one.undefined}."
 
@@ -166,21 +164,6 @@ def _undefined(one: Analysis) -> str:
 def _said(one: Analysis) -> tuple[str, ...]:
     """The advice first, in its own words, then everything else that is to be read of a method."""
     return one.advice, _undefined(one), *one.remarks
-
-
-def _html(
-    title: str, context: Mapping[str, str], analyses: Mapping[Key, Analysis], found: list[Table],
-    figures: list[tuple[str, tuple[Path, Path]]],
-) -> str:  # fmt: skip
-    parts = []
-    if context:
-        items = "<br>".join(f"{html.escape(k)}: {html.escape(str(v))}" for k, v in context.items())
-        parts.append(f'<p class="small">{items}</p>')
-    for key, one in analyses.items():
-        lines = "".join(f"<li>{html.escape(note)}</li>" for note in _said(one))
-        parts.append(f"<h2>{html.escape(tables.label(key))}</h2><ul>{lines}</ul>")
-    parts += [figure(caption, svg) for caption, (_, svg) in figures]
-    return page(title, [*parts, *(section(table.title, table.html()) for table in found)])
 
 
 def _markdown(

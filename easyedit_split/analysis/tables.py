@@ -66,7 +66,10 @@ class Table:
 
     def html(self) -> str:
         """An HTML table; every text is escaped."""
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        kinds = ["number" if self._numeric(i) else "text" for i in range(len(self.columns))]
+        head = "".join(
+            f'<th class="{kind}">{html.escape(name)}</th>' for name, kind in zip(self.columns, kinds, strict=True)
+        )
         body = "".join(
             "<tr>"
             + "".join(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = report_run(folder, BUDGET, title=f"SPLIT on {demo.title}, {task}")
     _print_curves(forms)
     _print_fits(forms)
-    questions = _asked(demo, test)
+    questions = _asked(test if demo.graded else test[:SHOWN])
     plain = generate(model, tokenizer, questions, max_new_tokens=demo.max_new_tokens)
     if demo.graded:
         _print_scores(forms, _scores(task, test, plain))
@@ -109,9 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(demo: _Demo, test: Sequence[Any]) -> list[str]:
-    """Questions to answer: all that the grammar grades, or the few that are shown."""
-    return [pair.question for pair in (test if demo.graded else test[:SHOWN])]
+def _asked(test: Sequence[Any]) -> list[str]:
+    return [pair.question for pair in test]
 
 
 def _one_form(
@@ -124,6 +122,7 @@ def _one_form(
     from ..scoring.activations import collect_activations
     from ..sweeps.refine import refine
     from ..sweeps.run import sweep
+    from ..texts import save_texts, write_texts
     from ..training.from_settings import planned_source, train_from
 
     _check_own(folder / hp.intervention_method, planned_source(hp, pairs))
@@ -137,7 +136,8 @@ def _one_form(
     artifact.save(folder / form)
     table = sweep(model, tokenizer, test, artifact, grid, "sum", progress=True)
     table = refine(model, tokenizer, test, artifact, table, BUDGET)
-    table.save(folder / form / TEST)
+    kept = write_texts(model, tokenizer, test, artifact, table, SHOWN, max_new_tokens=demo.max_new_tokens)
+    save_texts(table.save(folder / form / TEST), kept, table)
     if demo.train_swept:
         swept = sweep(model, tokenizer, pairs[: demo.train_swept], artifact, grid, "sum", progress=True)
         swept.save(folder / form / TRAIN)
@@ -146,11 +146,10 @@ def _one_form(
     save_promoted(folder / form / PROMOTED, model, tokenizer, artifact)
     analysis = analyse(table, BUDGET)
     m = analysis.recommendation.m if analysis.recommendation else None
-    answers = functools.partial(_answers, model, tokenizer, artifact, _asked(demo, test), demo.max_new_tokens)
-    too_much = [] if demo.graded else answers(grid[-1])
+    too_much = [] if demo.graded else kept.of(grid[-1])
     if m is None:
         return _Form(form, seconds, artifact, table, analysis, None, [], {}, too_much)
-    texts = answers(m)
+    texts = _answers(model, tokenizer, artifact, _asked(test), demo.max_new_tokens, m) if demo.graded else kept.of(m)
     scores = _scores(task, test, texts) if demo.graded else {}
     if scores:
         save_scores(folder / form / SCORES, scores, m, artifact.id)

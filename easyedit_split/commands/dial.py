@@ -60,7 +60,7 @@ def _demo_run() -> Path:
 
     if not all((DEMO / form / TEST).exists() for form in FORMS):
         print(f"{DEMO} does not hold the demo's three forms: training them first (about a minute)\n", flush=True)
-        demo.run(argparse.Namespace(task="reviews", out=str(DEMO)))
+        demo.run(argparse.Namespace(model="demo", task="reviews", out=str(DEMO)))
         print()
     return DEMO
 

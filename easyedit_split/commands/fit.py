@@ -25,8 +25,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..analysis.canvas import save_figure
+    from ..analysis.names import method_names
     from ..analysis.pipeline import analyse
-    from ..analysis.plots import plot_curves, save_figure
+    from ..analysis.plots import plot_curves
     from ..run_folder import load_sweeps
 
     analyses = {}
@@ -44,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
                 )
         print("\n" + "\n".join([found.advice, *found.remarks]) + "\n")
     if arguments.plot:
-        print("figure: " + ", ".join(map(str, save_figure(plot_curves(analyses), arguments.plot))))
+        named = method_names({path: found.header for path, found in analyses.items()})
+        figure = plot_curves({named[path]: found for path, found in analyses.items()})
+        print("figure: " + ", ".join(map(str, save_figure(figure, arguments.plot))))
     if not arguments.write:
         return 0
     folders = {name: Path(arguments.artifact or _folder(name)) for name in tables}

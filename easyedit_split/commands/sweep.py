@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -30,6 +31,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         "it as sweep-<settings>.parquet)",
     )  # fmt: skip
     parser.add_argument(
+        "--texts", type=int, default=0, metavar="N",
+        help="also keep the greedy answers to the first N test questions at every strength (max_new_tokens long at "
+        "most), for the report's page; 41 strengths and N = 3 are 123 answers, and the bar says how long that takes "
+        "(default: 0, at most 20)",
+    )  # fmt: skip
+    parser.add_argument(
         "--refine", action="store_true", help="then add up to 8 strengths where the best one within the budget lies"
     )
     parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="that budget (default: 1)")
@@ -53,9 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ..sweeps.refine import refine, set_out
     from ..sweeps.run import sweep, sweep_header
     from ..sweeps.table import settings_id
+    from ..texts import check_number, drop_others, save_texts, write_texts
 
     budget = arguments.max_utility_drop
     check_budget(budget)
+    check_number(arguments.texts)
     hp = settings(arguments)
     artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
     pairs = data(hp, "test_data")
@@ -82,8 +91,18 @@ def run(arguments: argparse.Namespace) -> int:
             table = refine(model, tokenizer, pairs, artifact, table, budget)
         if rank() > 0:
             return 0
+        drop_others(target, table)
         path = table.save(target)
         partial.unlink(missing_ok=True)
+        if arguments.texts:
+            start = time.monotonic()
+            texts = write_texts(
+                model, tokenizer, pairs, artifact, table, arguments.texts, max_new_tokens=hp.max_new_tokens,
+                progress=True,
+            )  # fmt: skip
+            kept = save_texts(path, texts, table)
+            said = f"{len(texts.questions)} texts at each of {len(texts.m)} strengths"
+            print(f"{said}, {time.monotonic() - start:.1f} s -> {kept}")
     preference, utility = table.preference(), table.utility()
     undefined = int(np.isnan(utility).sum())
     rows = [

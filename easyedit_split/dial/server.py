@@ -15,18 +15,21 @@ from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any
 
-from .. import __version__
+from .. import __version__, analysis
 from ..errors import ConfigError, SteeringError
 from ..models.guards import memory_errors_named
 from .asked import asked, chosen, text
 from .recipes import recipes
 from .session import Session
 
+KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+OWN = ("index.html", "dial.css", "dial.js", "curves.js", "slider.js", "talk.js")
+SHARED = ("page.css", "plotting.js")  # with the report's page
 FILES = {
-    "/": ("index.html", "text/html"), "/dial.css": ("dial.css", "text/css"),
-    "/dial.js": ("dial.js", "text/javascript"), "/curves.js": ("curves.js", "text/javascript"),
-    "/slider.js": ("slider.js", "text/javascript"), "/talk.js": ("talk.js", "text/javascript"),
-}  # fmt: skip
+    "/" if name == "index.html" else f"/{name}": files(package) / "page" / name
+    for package, names in ((__package__, OWN), (analysis, SHARED))
+    for name in names
+}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -72,8 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(self._state())
         if self.path not in FILES:
             return self._json({"error": f"there is nothing at {self.path:.80}"}, 404)
-        name, kind = FILES[self.path]
-        self._send((files(__package__) / "page" / name).read_bytes(), f"{kind}; charset=utf-8")
+        file = FILES[self.path]
+        self._send(file.read_bytes(), f"{KINDS[file.name.rpartition('.')[2]]}; charset=utf-8")
 
     def do_POST(self) -> None:
         routes = {"/answers": self._answers, "/pair": self._pair, "/recipes": self._recipes}

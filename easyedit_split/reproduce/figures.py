@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..analysis import Analysis, analyse
-from ..analysis.plots import plot_curves, plot_front, save_figure
+from ..analysis.canvas import save_figure
+from ..analysis.plots import plot_curves, plot_front
 from ..errors import SteeringError
 from ..sweeps.table import SweepTable
 from .aggregate import Key

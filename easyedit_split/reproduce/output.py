@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..analysis import report
+from ..analysis import html_page
 from ..analysis.tables import Table
 from ..data.paper_sets import FILES
 from ..demo import TASKS
@@ -116,6 +116,8 @@ def _page(
     figures: Sequence[tuple[str, Path, Path]],
 ) -> str:  # fmt: skip
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    scores = [report.section(table.title, table.html()) for table in tables]
-    pictures = [report.figure(caption, svg) for caption, _, svg in figures]
-    return report.page(title, [f"<ul>{notes}</ul>", *scores, report.section(place.title, place.html()), *pictures])
+    scores = [html_page.section(table.title, table.html()) for table in tables]
+    pictures = [html_page.figure(caption, svg) for caption, _, svg in figures]
+    return html_page.page(
+        title, [f"<ul>{notes}</ul>", *scores, html_page.section(place.title, place.html()), *pictures]
+    )

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..analysis.canvas import blank, save_figure, star, style, tidy
+from ..analysis.legends import legend, line
 from ..analysis.logodds import nats
 from ..analysis.pareto import BUDGETS, front_at_budgets, interval
-from ..analysis.plots import save_figure
 from ..data.pairs import PreferencePair
 from ..errors import ConfigError, DataError
 from ..models.parts import decoder_layers
@@ -108,23 +109,30 @@ def write_layers(scores: Sequence[LayerScore], budget: float, folder: str | Path
 
 
 def plot_layers(scores: Sequence[LayerScore], budget: float) -> Any:
-    """Preference gained at the budget against the layer, with intervals; the best layer starred."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Preference gained at the budget against the layer, with intervals; the best layer has a star, hollow where its
+    gain may be none."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7.4, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, look = blank(3.6), style(0)
     axes = figure.subplots()
     at = [s.layer for s in scores]
     gain, low, high = (np.array([getattr(s, name) for s in scores]) for name in ("gain", "low", "high"))
-    axes.fill_between(at, low, high, color="#0072B2", alpha=0.2, linewidth=0)
-    axes.plot(at, gain, "o-", color="#0072B2", markersize=4)
+    spread = np.clip([gain - low, high - gain], 0.0, None)
+    axes.errorbar(
+        at, gain, yerr=spread, fmt=look["marker"], color=look["color"], markersize=4, elinewidth=0.9, alpha=0.75
+    )
+    axes.plot(at, gain, "-", color=look["color"], linewidth=0.7, alpha=0.7)
     best = best_layer(scores)
-    axes.plot([best.layer], [best.gain], "*", color="#D55E00", markersize=14)
+    reliable = best.low > 0
+    star(axes, best.layer, best.gain, look["color"], reliable)
     axes.set_xlabel("Layer")
-    axes.set_ylabel(f"Preference gained\nat {nats(budget)} of utility")
+    axes.set_ylabel(f"Gain in preference within\n{nats(budget)} of utility (nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tidy(axes)
+    marked = line("best layer" if reliable else "best layer, which may gain nothing", marker="*", linestyle="",
+                  markersize=10, color=look["color"], fillstyle="full" if reliable else "none")  # fmt: skip
+    points = line("DiffMean vector, 95% interval", linewidth=0.7, markersize=4, **look)
+    legend(figure, [points, marked], "", 2)
     return figure
 
 

@@ -13,7 +13,7 @@ import pytest
 from nasty import CONCEPT, FOLDER
 
 from easyedit_split import generate
-from easyedit_split.dial.server import FILES, DialServer
+from easyedit_split.dial.server import FILES, KINDS, DialServer
 from easyedit_split.errors import ConfigError
 
 TURNS = [{"role": "user", "content": "Write a review of the sofa."}]
@@ -39,9 +39,9 @@ def _body(*ms: float, **more: Any) -> dict[str, Any]:
 
 def test_the_page_loads_nothing_from_elsewhere(server: DialServer) -> None:
     texts = []
-    for path, (_, kind) in FILES.items():
+    for path, file in FILES.items():
         status, headers, content = _call(server, "GET", path)
-        assert status == 200 and headers["Content-Type"].startswith(kind)
+        assert status == 200 and headers["Content-Type"].startswith(KINDS[file.name.split(".")[1]])
         assert "default-src 'none'; script-src 'self'" in headers["Content-Security-Policy"]
         texts.append(content.decode())
     assert set(re.findall(r"https?://[^\s\"'`]+", "\n".join(texts))) == {"http://www.w3.org/2000/svg"}

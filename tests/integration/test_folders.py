@@ -391,10 +391,10 @@ def test_every_name_is_shown_as_it_is(tmp_path: Path, name: str) -> None:
 
 
 def test_labels_in_figures_are_plain() -> None:
-    from easyedit_split.analysis.plots import _plain
+    from easyedit_split.analysis.canvas import plain
 
-    assert _plain("$x^$") == r"\$x^\$" and _plain("_a") == " _a" and _plain("a\nb") == "a b"
-    assert _plain("\udcff") == r"\udcff"
+    assert plain("$x^$") == r"\$x^\$" and plain("_a") == " _a" and plain("a\nb") == "a b"
+    assert plain("\udcff") == r"\udcff"
 
 
 def test_an_argument_that_is_no_text_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

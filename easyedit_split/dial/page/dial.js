@@ -1,6 +1,7 @@
 // The page: dials, the conversation, the curves of the change last touched, and what can be taken away.
-import { at, drawCurve, plain, read, signed } from "./curves.js";
-import { Dial, make } from "./slider.js";
+import { drawCurve, read } from "./curves.js";
+import { at, make, plain, signed } from "./plotting.js";
+import { Dial } from "./slider.js";
 import { Talk, card, post, streamed } from "./talk.js";
 
 const $ = (id) => document.getElementById(id);

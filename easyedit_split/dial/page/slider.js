@@ -1,5 +1,6 @@
 // A dial: one change, its swept range, and on it the strength to use, its interval and where the budget of utility is spent.
-import { at, plain, read, signed } from "./curves.js";
+import { read } from "./curves.js";
+import { at, make, plain, signed } from "./plotting.js";
 
 export class Dial {
   constructor(change, moved) {
@@ -152,13 +153,6 @@ export class Dial {
     if (this.best && !this.best.reliable) return "The recommended strength is not reliable here: read why beside the curves.";
     return "";
   }
-}
-
-export function make(name, kind = "", text = "") {
-  const made = document.createElement(name);
-  if (kind) made.className = kind;
-  if (text) made.textContent = text;
-  return made;
 }
 
 function button(text, act, title) {

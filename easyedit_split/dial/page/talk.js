@@ -1,5 +1,5 @@
 // A conversation held twice, steered and not, each with its own answers; and answers of the server line by line.
-import { make } from "./slider.js";
+import { make } from "./plotting.js";
 
 export async function post(path, body, signal) {
   const reply = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });

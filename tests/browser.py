@@ -35,3 +35,34 @@ def show_as(browser: Any, width: int, height: int, scheme: str = "light") -> Non
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     preferred = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", preferred)
+
+
+OUTSIDE = """
+// what sticks out of the window, but for what scrolls in a box of its own
+const all = [...document.querySelectorAll('main *')];
+const sticks = (e) => e.getBoundingClientRect().right > innerWidth && (e.matches('.wide') || !e.closest('.wide'));
+return all.filter(sticks).map((e) => e.outerHTML.slice(0, 90));
+"""
+# texts whose contrast with the ground behind them is below 4.5 (WCAG 2, AA)
+FAINT = r"""
+const linear = (v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+const light = (colour) => {
+  const [r, g, b] = colour.match(/[\d.]+/g).map(Number).map(linear);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (e) => {
+  for (; e; e = e.parentElement) {
+    const colour = getComputedStyle(e).backgroundColor;
+    if (!/, 0\)$|transparent/.test(colour)) return colour;
+  }
+  return 'rgb(255, 255, 255)';
+};
+const contrast = (e) => {
+  const style = getComputedStyle(e), ink = e.namespaceURI.endsWith('svg') ? style.fill : style.color;
+  const [a, b] = [light(ink), light(ground(e))].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+};
+const says = (e) => !e.disabled && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+const found = [...document.querySelectorAll('main *, header *')].filter(says);
+return found.filter((e) => contrast(e) < 4.5).map((e) => contrast(e) + e.outerHTML.slice(0, 90));
+"""
