@@ -91,6 +91,7 @@ setup(
         "pyyaml",
         "scipy>=1.11",
         "safetensors>=0.4",
+        "huggingface_hub>=1.0",
         "matplotlib>=3.7",
         "tqdm",
     ],  # fmt: skip

@@ -103,8 +103,12 @@ FLOORS = (
     "serving", "dial", "commands", "cli",
 )  # fmt: skip
 WRITERS = {"analysis.report", "analysis.plots"}  # pages and pictures, written whole or not at all
-# a lazy import upwards: an artifact is the front door to `formats.peft` (its fixed interface has `to_peft`)
-FRONT_DOORS = {("changes.artifact", "formats.peft")}
+# a lazy import upwards: an artifact is the front door to `formats` (its fixed interface has `to_peft`, `from_hub`)
+FRONT_DOORS = {
+    ("changes.artifact", "formats.peft"),
+    ("changes.artifact", "formats.hub"),
+    ("changes.artifact", "sweeps.table"),  # the type alone
+}
 
 
 def _modules() -> dict[str, Path]:

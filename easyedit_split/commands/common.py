@@ -120,17 +120,17 @@ def check_steered(arguments: argparse.Namespace) -> None:
 
 
 def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> SteeringArtifact:
-    """The change in a folder that `train` wrote; `layers=[N]` says which, where there are several.
+    """The change in a folder that `train` wrote, or in a repository of the hub; `layers=[N]` says which of several.
 
     Args:
         any_model: it may be used with other weights than it was made for.
 
     Raises:
-        ArtifactError: see `SteeringArtifact.load`.
+        ArtifactError: see `changes.artifact.load`.
     """
-    from ..changes.artifact import SteeringArtifact
+    from ..changes import artifact as artifacts
 
-    artifact = SteeringArtifact.load(folder, hp.layers[0] if len(hp.layers) == 1 else None)
+    artifact = artifacts.load(folder, layer=hp.layers[0] if len(hp.layers) == 1 else None)
     return artifact.for_any_model() if any_model else artifact
 
 
