@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .lazy import lazy_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "PreferencePair": "data.pairs", "load_pairs": "data.pairs", "flat_pairs": "data.pairs",
