@@ -28,9 +28,7 @@ def test_every_page_is_in_the_site_and_every_page_that_is_named_exists() -> None
     assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
     texts = [ROOT / "README.md", *(ROOT / "docs" / page for page in named)]
     for text in texts:
-        for path in re.findall(
-            r"`((?:docs|benchmarks)/[\w./-]+\.\w+)`", text.read_text("utf-8")
-        ):
+        for path in re.findall(r"`((?:docs|benchmarks)/[\w./-]+\.\w+)`", text.read_text("utf-8")):
             assert (ROOT / path).exists(), f"{text.name} names {path}"
 
 

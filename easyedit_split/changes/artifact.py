@@ -238,8 +238,8 @@ class SteeringArtifact:
             The commit's address.
 
         Raises:
-            ConfigError: a name or licence that the hub does not take. ArtifactError: a sweep of another change, or
-                the hub cannot be reached or refuses.
+            ConfigError: a name or licence that the hub does not take, or no model named. ArtifactError: a sweep of
+                another change, or the hub cannot be reached or refuses.
         """
         from ..formats.hub import push
 

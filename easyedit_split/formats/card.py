@@ -80,10 +80,12 @@ def _strength(kept: Calibration | None) -> str:
 def _made(artifact: Change) -> dict[str, Any]:
     model, origin = artifact.model, artifact.origin
     objective, config = _mapping(origin.get("objective")), _mapping(origin.get("config"))
-    shape = f"{model.get('architecture')}, {model.get('layers')} layers of width {model.get('width')}"
+    shape = (
+        f" ({model['architecture']}, {model['layers']} layers of width {model['width']})" if "layers" in model else ""
+    )
     pairs = f"{origin['pairs']} pairs, hash {str(origin.get('pairs_sha256'))[:8]}" if origin.get("pairs") else "unknown"
     return {
-        "base model": f"{model['name']} ({shape})",
+        "base model": f"{model['name']}{shape}",
         "form": artifact.form,
         "site": str(artifact.site),
         "steered positions": artifact.positions.rule,

@@ -88,9 +88,11 @@ def _check_repository(name: str, what: str = "repository") -> None:
 
 def _without_paths(artifact: S, base_model: str | None) -> S:
     """The change with its model called `base_model`; else as it was, but a folder by its last name alone."""
-    name = str(artifact.model.get("name") or "unknown")
-    folder = Path(name).is_absolute() or Path(name).exists() or not is_repository(name)
-    public = base_model or (Path(name).name if folder else name)
+    name = base_model or str(artifact.model.get("name") or "")
+    if not name:
+        raise ConfigError("the change does not say which model it is for: give base_model='OWNER/NAME'")
+    folder = base_model is None and (Path(name).exists() or not is_repository(name))
+    public = Path(name).name if folder else name
     shared: S = replace(artifact, model={**artifact.model, "name": public})  # type: ignore[type-var]
     return shared
 

@@ -198,6 +198,10 @@ def test_mistakes_are_one_sentence(change: es.SteeringArtifact, hub: Hub, lend: 
     for wrong in ("MIT\nevil: true", "", "All rights reserved"):
         with pytest.raises(ConfigError, match="is no licence of the hub's kind"):
             change.push_to_hub("me/change", license=wrong)
+    bare = replace(change, model={})
+    with pytest.raises(ConfigError, match="does not say which model it is for: give base_model"):
+        bare.push_to_hub("me/change")
+    assert "| base model | org/base |" in model_card(replace(bare, model={"name": "org/base"}), "me/change")
     other = noisy(lend("qwen2"), "lora")
     with pytest.raises(ArtifactError, match="the sweep is of another change"):
         change.push_to_hub("me/change", sweep=write_sweep(other, tmp_path / "s.parquet"))
