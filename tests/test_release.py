@@ -30,6 +30,8 @@ def test_every_page_is_in_the_site_and_every_page_that_is_named_exists() -> None
     for text in texts:
         for path in re.findall(r"`((?:docs|benchmarks)/[\w./-]+\.\w+)`", text.read_text("utf-8")):
             assert (ROOT / path).exists(), f"{text.name} names {path}"
+    for link in re.findall(r"\]\(([^):]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert (ROOT / link).exists(), f"README.md links {link}"
 
 
 def _pages(entry: object) -> list[str]:

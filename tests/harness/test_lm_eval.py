@@ -162,3 +162,18 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert found["config"]["steering"] == {
         "artifact": "change", "id": change.id, "form": "lora", "site": "layer 3, mlp.down_proj", "m1": 2, "m2": 2
     }  # fmt: skip
+
+
+def test_over_several_strengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example turns one model's dial; a strength of 0 among them is the unsteered model."""
+    monkeypatch.syspath_prepend(str(TASKS))
+    import over_m
+
+    noisy(es.load_model("demo")[0], "vector", layer=3, scale=2.0).save(tmp_path)
+    monkeypatch.setattr(over_m, "STRENGTHS", (0.0, 4.0, 0.0))
+    over_m.main(str(tmp_path))
+    first, steered, again = (line.split() for line in capsys.readouterr().out.splitlines()[-3:])
+    assert first == again and first[0] == "0" and steered[0] == "4"
+    assert float(steered[3]) > 1.1 * float(first[3])  # word perplexity under noise
