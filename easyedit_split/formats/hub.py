@@ -93,8 +93,18 @@ def _without_paths(artifact: S, base_model: str | None) -> S:
         raise ConfigError("the change does not say which model it is for: give base_model='OWNER/NAME'")
     folder = base_model is None and (Path(name).exists() or not is_repository(name))
     public = Path(name).name if folder else name
-    shared: S = replace(artifact, model={**artifact.model, "name": public})  # type: ignore[type-var]
+    model, origin = {**artifact.model, "name": public}, _file_names(artifact.origin)
+    shared: S = replace(artifact, model=model, origin=origin)  # type: ignore[type-var]
     return shared
+
+
+def _file_names(origin: Any) -> Any:
+    """An origin (of a sum: of origins) in which EasyEdit's file is called by its last name alone."""
+    if isinstance(origin, list):
+        return [_file_names(one) for one in origin]
+    if not isinstance(origin, dict):
+        return origin
+    return {k: Path(str(v)).name if k == "easyedit" else _file_names(v) for k, v in origin.items()}
 
 
 def _analysed(artifact: Change, sweep: SweepTable) -> Analysis:

@@ -177,12 +177,14 @@ def test_a_copy_that_was_read_once_is_there_without_a_network(
 
 def test_no_path_of_this_machine_is_written(change: es.SteeringArtifact, hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "a-private-place" / "my-model"
-    local = replace(change, model={**change.model, "name": str(folder)})
+    origin = {"easyedit": str(folder / "layer_1.pt"), "sum": [{"easyedit": str(folder / "layer_1.pt")}]}
+    local = replace(change, model={**change.model, "name": str(folder)}, origin=origin)
     for base in (None, "org/base"):
         local.push_to_hub("me/change", base_model=base)
         files = hub.files("me/change")
         assert not any(b"a-private-place" in content for content in files.values())
         assert es.load("me/change").model["name"] == (base or "my-model")
+        assert es.load("me/change").origin == {"easyedit": "layer_1.pt", "sum": [{"easyedit": "layer_1.pt"}]}
         head = yaml.safe_load(files["README.md"].decode().split("---")[1])
         assert head.get("base_model") == base
 
