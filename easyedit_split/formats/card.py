@@ -38,10 +38,10 @@ def model_card(artifact: Change, repository: str, license: str | None = None, ad
     parts = [
         _metadata(artifact, license),
         f"# {repository.partition('/')[2]}",
-        f"A change of one linear map of {_text(artifact.model['name'])}, to be turned by a strength `m`: "
+        f"A steering change for {_text(artifact.model['name'])}, to be turned by a strength `m`: "
         "`h' = (W + m dW) h + (b + m db)`. " + _what(artifact),
         "## Which strength",
-        _strength(artifact.calibration),
+        _strength(artifact.calibration, advice is None),
         *([] if advice is None else ["![Preference and utility over the strength m](curves.png)", _text(advice)]),
         "## How it was made",
         _table(_made(artifact)),
@@ -68,13 +68,14 @@ def _what(artifact: Change) -> str:
     return f"Here it is {_TERMS[artifact.form]}, at {artifact.site}.{about}"
 
 
-def _strength(kept: Calibration | None) -> str:
+def _strength(kept: Calibration | None, alone: bool) -> str:
+    """What is kept of the strength; with its reason where nothing else here gives one."""
     if kept is None:
         return "It keeps no strength, so one must be given. (`sweep` and `fit --write` find one and keep it.)"
     swept = f"It was swept from {kept.swept[0]:g} to {kept.swept[1]:g}"
     band = "" if kept.band is None else f", and from {kept.band[0]:.3g} to {kept.band[1]:.3g} it kept to that budget"
     use = "is used where none is given" if kept.reliable else "is not used unseen, because it is not reliable"
-    return f"{kept}. {swept}{band}. This strength {use}: {_text(kept.reason)}"
+    return f"{kept}. {swept}{band}. This strength {use}.{' ' + _text(kept.reason) if alone else ''}"
 
 
 def _made(artifact: Change) -> dict[str, Any]:

@@ -263,7 +263,9 @@ def test_the_card_says_what_the_artifact_knows(change: es.SteeringArtifact, tmp_
     }  # fmt: skip
     assert str(known.calibration) in card and "swept from -6 to 6" in card and "(curves.png)" in card
     assert "layer 1, mlp.down\\_proj" in card and "7 pairs, hash abababab" in card and change.id in card
-    assert "curves.png" not in model_card(named, "me/change")
+    assert known.calibration is not None and known.calibration.reason not in card
+    alone = model_card(named, "me/change")
+    assert "curves.png" not in alone and known.calibration.reason in alone
     assert "keeps no strength" in model_card(replace(named, calibration=None), "me/change")
     unsure = replace(named, calibration=replace(known.calibration, reliable=False))
     assert "is not used unseen" in model_card(unsure, "me/change") and "m=1.0" in model_card(unsure, "me/change")
