@@ -118,7 +118,7 @@ def _uses(artifact: Change, repository: str) -> list[str]:
         "In vLLM, with a strength for each request:",
         _code("bash", f"easyedit-split serve change --model {shlex.quote(artifact.model['name'])}"),
     ]
-    if artifact.positions.rule == "all" and artifact.site.component != "residual":
+    if artifact.positions.rule == "all" and "residual" not in str(artifact.site):
         m = kept.m1 if kept is not None and known else 1.0
         found += [f"In PEFT, at one strength{_SHARE.get(artifact.form, '')}:", _in_peft(artifact, repository, m)]
     return found

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LAYERS, CARD, PICTURE = "layer_*.safetensors", "README.md", "curves.png"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_OURS = re.compile(r"layer_\d+\.safetensors|curves\.png", re.ASCII)
+_OURS = re.compile(r"layer_\d[\d_-]*\.safetensors|curves\.png", re.ASCII)
 
 
 class Saved(Change, Protocol):
