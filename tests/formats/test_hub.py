@@ -104,7 +104,8 @@ def test_by_the_environment_alone(change: es.SteeringArtifact, hub: Hub, tmp_pat
 def test_a_second_push_replaces_what_the_first_wrote(lend: Any, hub: Hub, tmp_path: Path) -> None:
     first, table = calibrated(noisy(lend("qwen2"), "lora"), tmp_path)
     first.push_to_hub("me/change", sweep=table)
-    hub.add("me/change", {**hub.files("me/change"), "LICENSE": b"mine", "layer_x.safetensors": b"mine too"})
+    foreign = {"LICENSE": b"mine", "layer_x.safetensors": b"mine too"}
+    hub.add("me/change", {**hub.files("me/change"), **foreign, "layer_1-3.safetensors": b"of an earlier push"})
     old = list(hub.repositories["me/change"].commits)[1]
     second = noisy(lend("qwen2"), "vector", layer=2)
     second.push_to_hub("me/change")
