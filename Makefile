@@ -1,4 +1,4 @@
-.PHONY: check test host package
+.PHONY: check test host package docs
 check:
 	ruff check .
 	ruff format --check .
@@ -12,3 +12,6 @@ host:
 
 package:
 	.ci/package
+
+docs:
+	mkdocs build --strict

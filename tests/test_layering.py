@@ -100,11 +100,15 @@ def test_every_public_name_exists_and_an_unknown_one_does_not() -> None:
 FLOORS = (
     "storage", "demo", "data", "models", "changes", "scoring", "settings", "training", "analysis", "sweeps",
     "folders", "calibrate", "generation", "texts", "formats", "evaluation", "run_folder", "reproduce", "easyedit",
-    "importing", "serving", "dial", "commands", "cli",
+    "importing", "harness", "serving", "dial", "commands", "cli",
 )  # fmt: skip
 WRITERS = {"analysis.report", "analysis.canvas"}  # pages and pictures, written whole or not at all
-# a lazy import upwards: an artifact is the front door to `formats.peft` (its fixed interface has `to_peft`)
-FRONT_DOORS = {("changes.artifact", "formats.peft")}
+# a lazy import upwards: an artifact is the front door to `formats` (its fixed interface has `to_peft`, `from_hub`)
+FRONT_DOORS = {
+    ("changes.artifact", "formats.peft"),
+    ("changes.artifact", "formats.hub"),
+    ("changes.artifact", "sweeps.table"),  # the type alone
+}
 
 
 def _modules() -> dict[str, Path]:
@@ -164,3 +168,10 @@ def test_only_serving_knows_vllm() -> None:
     for path in SOURCES:
         if PACKAGE / "serving" not in path.parents:
             assert "vllm" not in _imports(path), path
+
+
+def test_only_the_harness_knows_other_benchmarks() -> None:
+    for path in SOURCES:
+        if PACKAGE / "harness" not in path.parents:
+            assert not _imports(path) & {"lm_eval", "inspect_ai"}, path
+    assert "torch" not in _imports(PACKAGE / "harness" / "inspect_registry.py")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, SiteError
+from ..errors import ArtifactError, ConfigError, SiteError
 from ..models.identity import adds_at_block_output, check_model
 from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, Sites, resolve_site
@@ -28,6 +28,7 @@ from .strength import Strength
 
 if TYPE_CHECKING:
     from ..formats.peft import PeftExport
+    from ..sweeps.table import SweepTable
 
 
 @dataclass(frozen=True)
@@ -213,3 +214,69 @@ class SteeringArtifact:
         together = [one.pop("together") for one in read]
         found = [cls(**one) for one in read]
         return cls.joined(found) if len(found) == 1 or all(together) else found
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        base_model: str | None = None,
+        license: str | None = None,
+        sweep: SweepTable | None = None,
+        private: bool = False,
+    ) -> str:
+        """Write the change and a model card into a repository of the Hugging Face hub (OWNER/NAME), in one commit.
+
+        The repository is made if it is not there. What an earlier push wrote there is replaced, other files stay.
+
+        Args:
+            base_model: the base model's hub id, where it was loaded from a folder; its path is never written.
+            license: the hub's word for a licence, such as `"mit"`; None leaves it unsaid.
+            sweep: of this change; the card then shows its curves.
+            private: for a repository that is made now.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ConfigError: a name or licence that the hub does not take, or no model named. ArtifactError: a sweep of
+                another change, or the hub cannot be reached or refuses.
+        """
+        from ..formats.hub import push
+
+        return push(self, repository, base_model, license, sweep, private)
+
+    @classmethod
+    def from_hub(
+        cls, repository: str, *, revision: str | None = None, layer: int | Sequence[int] | None = None
+    ) -> SteeringArtifact:
+        """Read a change from a repository of the hub; only its `layer_<l>.safetensors` is fetched.
+
+        Args:
+            revision: branch, tag or commit; None is the newest. layer: see `load`.
+
+        Raises:
+            ConfigError: no name of a repository. ArtifactError: not there or out of reach; see also `load`.
+        """
+        from ..formats.hub import fetch
+
+        return cls.load(fetch(repository, revision), layer)
+
+
+def load(
+    name: str | Path, *, layer: int | Sequence[int] | None = None, revision: str | None = None
+) -> SteeringArtifact:
+    """A change from its folder or file; or, where there is none of that name, from the hub's repository OWNER/NAME.
+
+    Raises:
+        ConfigError: a revision of what lies in a folder. ArtifactError: see `SteeringArtifact.load`, `from_hub`.
+    """
+    from ..formats.hub import is_repository
+
+    if is_repository(str(name)) and not Path(name).exists():
+        try:
+            return SteeringArtifact.from_hub(str(name), revision=revision, layer=layer)
+        except ArtifactError as error:
+            raise ArtifactError(f"{name} is no folder here, and {error}") from error
+    if revision is not None:
+        raise ConfigError(f"revision {revision!r} of {name}: only a repository on the hub (OWNER/NAME) has revisions")
+    return SteeringArtifact.load(name, layer)

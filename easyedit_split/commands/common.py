@@ -120,19 +120,19 @@ def check_steered(arguments: argparse.Namespace) -> None:
 
 
 def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> SteeringArtifact:
-    """The change in a folder that `train` wrote; where there are several, `layers=[N]` says which (`layers=[N,M]
-    joint=true` the one of these layers).
+    """The change in a folder that `train` wrote, or in a repository of the hub; where there are several, `layers=[N]`
+    says which (`layers=[N,M] joint=true` the one of these layers).
 
     Args:
         any_model: it may be used with other weights than it was made for.
 
     Raises:
-        ArtifactError: see `SteeringArtifact.load`.
+        ArtifactError: see `changes.artifact.load`.
     """
-    from ..changes.artifact import SteeringArtifact
+    from ..changes import artifact as artifacts
 
     layers = hp.layer_groups
-    artifact = SteeringArtifact.load(folder, layers[0] if len(layers) == 1 else None)
+    artifact = artifacts.load(folder, layer=layers[0] if len(layers) == 1 else None)
     return artifact.for_any_model() if any_model else artifact
 
 

@@ -9,8 +9,22 @@ import platform
 from ..models.gguf_weights import SMOLLM2, SMOLLM2_PACKAGE, SMOLLM2_VERSION
 from .common import print_table
 
-_NEEDED = ("torch", "transformers", "peft", "datasets", "scipy", "numpy", "safetensors", "pyyaml", "matplotlib")
-_EXTRAS = {"easyedit": ("hydra-core", "omegaconf", "einops"), "judge": ("openai",), "ray": ("ray",), "gguf": ("gguf",)}
+_NEEDED = (
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "scipy",
+    "numpy",
+    "safetensors",
+    "pyyaml",
+    "matplotlib",
+    "huggingface_hub",
+)
+_EXTRAS = {
+    "easyedit": ("hydra-core", "omegaconf", "einops"), "judge": ("openai",), "ray": ("ray",), "gguf": ("gguf",),
+    "lm_eval": ("lm_eval",), "inspect": ("inspect_ai",),
+}  # fmt: skip
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -33,17 +33,8 @@ def load_model(
 
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}")
-    if str(name) == "demo":
-        from ..demo import model_path
-
-        name = model_path()
     _check_device(device)
-    source = gguf_file(name)
-    if source is not None:
-        name = converted_folder(source, dtype)
-    if str(name).startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ConfigError(f"model folder {str(name)!r} does not exist: check the path")
-    name = Path(name).expanduser() if str(name).startswith("~") else name
+    name = folder_of(name, dtype)
     kind: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(name))
@@ -56,6 +47,24 @@ def load_model(
     if device_map is None and device is not None:
         model = model.to(device)  # type: ignore[arg-type]
     return model.eval(), tokenizer
+
+
+def folder_of(name: str | Path, dtype: str = "float32") -> str | Path:
+    """What `from_pretrained` takes for a name that `load_model` takes: a folder, or a hub id as it is.
+
+    Raises:
+        ConfigError: no such folder, or a GGUF file that cannot be rebuilt.
+    """
+    if str(name) == "demo":
+        from ..demo import model_path
+
+        return model_path()
+    source = gguf_file(name)
+    if source is not None:
+        return converted_folder(source, dtype)
+    if str(name).startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ConfigError(f"model folder {str(name)!r} does not exist: check the path")
+    return Path(name).expanduser() if str(name).startswith("~") else name
 
 
 def _check_device(device: str | None) -> None:

@@ -1,0 +1,1 @@
+"""Steered models for other programs' benchmarks: lm-evaluation-harness and Inspect."""
