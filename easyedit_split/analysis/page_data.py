@@ -68,10 +68,15 @@ def _sweep(found: Analysis) -> dict[str, Any]:
         "front": None if edge is None else {
             "m": plain(edge.m), "gain": plain(edge.preference_gain), "loss": plain(edge.utility_drop),
         },
-        "measured": None if edge is None else {
+        "measured": None if not _zero_measured(found) else {
             "m": plain(points.m), "gain": plain(points.gain), "loss": plain(points.spent),
         },
     }  # fmt: skip
+
+
+def _zero_measured(found: Analysis) -> bool:
+    """Whether gains and losses can be counted from a measured m = 0."""
+    return bool(found.measured.swept[found.measured.zero])
 
 
 def _curve(curve: Curve, interval: Any, fit: FitResult | None) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def _curve(curve: Curve, interval: Any, fit: FitResult | None) -> dict[str, Any]
 
 def _texts(texts: SweptTexts, found: Analysis) -> dict[str, Any]:
     """The texts of every strength, with what was gained and lost there, as far as that was measured."""
-    known = has_front(found)
+    known = _zero_measured(found)
     steps = [found.measured_at(float(m)) if known else (np.nan, np.nan) for m in texts.m]
     return {
         "m": plain(texts.m), "answers": [list(row) for row in texts.answers],

@@ -50,4 +50,8 @@ def test_what_was_not_measured_is_none():
     few.factors, few.loss_pos, few.loss_neg = M[20:23], few.loss_pos[20:23], few.loss_neg[20:23]
     told = page_data([Method("few", "few", {"mean": analysis.analyse(few, n_boot=5)})])
     one = told["methods"][0]["sweeps"]["mean"]
-    assert told["budget"] is None and one["best"] is one["front"] is one["measured"] is None
+    assert told["budget"] is None and one["best"] is one["front"] is None
+    assert one["measured"]["m"] == [0.0, 1.0, 2.0], "gains and losses need no law"
+    few.factors = few.factors + 1
+    told = page_data([Method("few", "few", {"mean": analysis.analyse(few, n_boot=5)})])
+    assert told["methods"][0]["sweeps"]["mean"]["measured"] is None

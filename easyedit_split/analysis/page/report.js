@@ -103,7 +103,7 @@ function chart(place, name, point, drawn) {
   charts[name] = () => {
     const width = Math.max(box.clientWidth, 200), made = drawn(width);
     ends = made ? { width, range: made.range } : null;
-    box.replaceChildren(made ? made.svg : make("p", "small", shown().length ? "No front: utility at m = 0 is not known." : "Nothing to draw: switch a method on."));
+    box.replaceChildren(made ? made.svg : make("p", "small", shown().length ? "No front: it needs a law for both curves, and a utility at m = 0." : "Nothing to draw: switch a method on."));
   };
   box.addEventListener("pointermove", (e) => {
     if (!ends) return;
