@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from hub_server import Hub, hub_server
-from laws import assert_close, logits, noisy
+from laws import assert_close, joint, logits, noisy
 from swept import write_sweep
 from tiny import tiny_model, tiny_tokenizer, token_batch
 
@@ -153,6 +153,22 @@ def test_a_file_that_is_no_change_changes_nothing(
         es.load("me/empty")
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_change_of_several_layers_is_one(lend: Any, hub: Hub, form: str) -> None:
+    model = lend("qwen2")
+    pushed = joint(model, form)
+    pushed.push_to_hub("me/joint", base_model="org/base")
+    files = [name for name in hub.files("me/joint") if name.endswith(".safetensors")]
+    assert len(files) == 1
+    assert es.load("me/joint").id == pushed.id
+    with es.load("me/joint").attach(model, 1.5):
+        found = logits(model, token_batch())
+    with pushed.attach(model, 1.5):
+        assert_close(found, logits(model, token_batch()), 0.0)
+    noisy(model, form).push_to_hub("me/joint", base_model="org/base")
+    assert FILE in hub.files("me/joint") and files[0] not in hub.files("me/joint")
+
+
 def test_two_changes_in_one_repository(lend: Any, hub: Hub, tmp_path: Path) -> None:
     changes = [noisy(lend("qwen2"), "lora", layer=k) for k in (1, 2)]
     hub.add("me/two", {f"layer_{c.site.layer}.safetensors": file_of(c, tmp_path) for c in changes})
@@ -228,16 +244,16 @@ def test_mistakes_are_one_sentence(change: es.SteeringArtifact, hub: Hub, lend: 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*lora_bias.*")
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("known", "layers"), [(True, 1), (False, 1), (False, 3)])
 def test_the_card_s_own_lines_run(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, known: bool
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, known: bool, layers: int
 ) -> None:
     """Every Python block of the card, in a folder where the base model's id leads to a model."""
     monkeypatch.chdir(tmp_path)
     tiny_model("qwen2").save_pretrained("org/base")
     tiny_tokenizer().save_pretrained("org/base")
     model, _ = es.load_model("org/base")
-    change = noisy(model, form)
+    change = noisy(model, form) if layers == 1 else joint(model, form)
     if known:
         change, _ = calibrated(change, tmp_path)
     change.push_to_hub("me/change", base_model="org/base", license="mit")
