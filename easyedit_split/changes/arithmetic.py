@@ -47,7 +47,7 @@ def join(artifacts: Sequence[C]) -> C:
     parts: list[Any] = [part for artifact in artifacts for part in artifact.parts]
     if not parts:
         raise ConfigError("there is no change to join: give one or more")
-    parts.sort(key=lambda part: part.site.layer)
+    parts.sort(key=lambda part: (part.site.layer, part.site.component))
     if len(parts) == 1:
         return parts[0]  # type: ignore[no-any-return]
     first, last = parts[0], parts[-1]

@@ -100,10 +100,7 @@ def _site(header: dict[str, Any]) -> Site | Sites:
     for site in sites:
         if not isinstance(site.layer, int) or not isinstance(site.component, str):
             raise ConfigError(f"its site is {asdict(site)!r}")
-    found = sites_of(sites)
-    if list(found.sites) != sites:
-        raise ConfigError(f"its sites are not in the order of layers: {found}")
-    return found
+    return sites[0] if len(sites) == 1 else Sites(tuple(sites))
 
 
 def _file(path: Path, layer: int | Sequence[int] | None) -> Path:

@@ -55,9 +55,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Sites:
-    """Several places of one model that are steered together, the lowest layer first: see `sites_of`."""
+    """Two or more places of one model that are steered together, the lowest layer first: made by `sites_of`.
+
+    Raises:
+        SiteError: fewer, not in order, or one given twice.
+    """
 
     sites: tuple[Site, ...]
+
+    def __post_init__(self) -> None:
+        order = sorted(set(self.sites), key=_place)
+        if len(order) < 2 or tuple(order) != self.sites:
+            given = "; ".join(map(str, self.sites)) or "none"
+            raise SiteError(f"sites {given}: give two or more, each once, the lowest layer first")
 
     def __str__(self) -> str:
         """`layers 12-14 and 16, mlp.down_proj`; places of several components are named apart."""
@@ -90,17 +100,19 @@ class Sites:
 
 
 def sites_of(given: Site | Sites | Iterable[Site]) -> Site | Sites:
-    """One site as it is, several as `Sites`, the lowest layer first.
+    """One site as it is, several as `Sites`, in order.
 
     Raises:
         SiteError: none, or one given twice.
     """
     if isinstance(given, (Site, Sites)):
         return given
-    found = sorted(given, key=lambda s: s.layer)
-    if not found or len(set(found)) < len(found):
-        raise SiteError(f"sites {', '.join(map(str, found)) or 'none'}: give one or more, each once")
+    found = sorted(given, key=_place)
     return found[0] if len(found) == 1 else Sites(tuple(found))
+
+
+def _place(site: Site) -> tuple[int, str]:
+    return site.layer, site.component
 
 
 def _runs(layers: list[int]) -> list[str]:

@@ -259,8 +259,10 @@ def test_places_by_their_names() -> None:
     with pytest.raises(SiteError, match="several places, and here is room for one"):
         _ = several.layer
     for wrong in ([], [Site(1), Site(1)]):
-        with pytest.raises(SiteError, match="give one or more, each once"):
+        with pytest.raises(SiteError, match="give two or more, each once, the lowest layer first"):
             sites_of(wrong)
+    with pytest.raises(SiteError, match="layer 2, mlp.down_proj; layer 1, mlp.down_proj: give two or more"):
+        Sites((Site(2), Site(1)))
 
 
 # --- arithmetic, and what is refused ----------------------------------------------------------------------------------
@@ -288,7 +290,7 @@ def test_what_cannot_be_joined_or_asked_is_said(lend: Any, tmp_path: Path) -> No
     one, artifact = noisy(model, "lora"), joint(model)
     for wrong, error, message in (
         ([], ConfigError, "no change to join"),
-        ([one, one], SiteError, "give one or more, each once"),
+        ([one, one], SiteError, "give two or more, each once"),
         ([one, noisy(model, "vector", layer=2)], ConfigError, "2 changes of form lora and vector"),
         ([one, noisy(model, "lora", layer=2, positions="answer")], ConfigError, "steer positions"),
         ([one, noisy(lend("llama"), "lora", layer=2)], ConfigError, "have not the same model"),

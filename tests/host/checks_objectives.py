@@ -29,7 +29,7 @@ from host.inside import (
 from host.models import items
 from torch import Tensor
 
-from easyedit_split.changes import attach as attach_module
+from easyedit_split.changes import at_site
 from easyedit_split.changes.attach import attach
 from easyedit_split.data.pairs import PreferencePair
 from easyedit_split.data.tokens import EncodedPair, Encoder
@@ -282,7 +282,7 @@ def test_reps_of_easyedit_ablates_only_where_the_projection_is_positive(
 
     change = change_of(wrapper, "vector")
     published = our_step(wrapper, change, RepsObjective(), "sub")
-    monkeypatch.setattr(attach_module, "ablate_direction", where_positive)
+    monkeypatch.setattr(at_site, "ablate_direction", where_positive)
     ours = our_step(wrapper, change, RepsObjective(), "sub")
     theirs = upstream_reps(wrapper, change, tmp_path, Watched(monkeypatch, answer_lengths=True), "sub")
     assert agree(ours, theirs)

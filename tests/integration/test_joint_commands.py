@@ -152,3 +152,30 @@ def test_weights_exported(
     assert main(["import", str(tmp_path / "peft"), "--out", str(back), f"model_name_or_path={model}"]) == 0
     with SteeringArtifact.load(back).attach(loaded, 1.0):
         assert_close(logits(loaded, token_batch()), expected, 3e-5)
+
+
+def test_in_a_folder_with_others_it_is_named_by_its_layers(
+    run: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line, from Python, and in what the page hands out."""
+    from easyedit_split.dial.asked import Strengths
+    from easyedit_split.dial.recipes import _attached, _which
+    from easyedit_split.errors import ArtifactError
+
+    whole = SteeringArtifact.load(run)
+    for artifact in (whole, whole.parts[1], SteeringArtifact.joined(whole.parts[:2])):
+        artifact.save(tmp_path)
+    assert SteeringArtifact.load(tmp_path, [3, 1, 2]).id == whole.id
+    assert SteeringArtifact.load(tmp_path, 2).id == whole.parts[1].id
+    with pytest.raises(ArtifactError, match="holds layer_1-2.safetensors, layer_1-3.safetensors, layer_2.safetensors"):
+        SteeringArtifact.load(tmp_path)
+    with pytest.raises(ArtifactError, match="does not hold layer_2-3.safetensors but"):
+        SteeringArtifact.load(tmp_path, [2, 3])
+    ask = ["generate", "--artifact", str(tmp_path), "--prompt", "Hi", f"model_name_or_path={model}", "-m", "2"]
+    assert "choose one with layer=" in _said(capsys, ask, 2)
+    changes = {change.layer: change for change in find_changes([tmp_path])}
+    assert set(changes) == {(1, 2), (1, 2, 3), 2}
+    assert changes[(1, 2, 3)].file == tmp_path / "layer_1-3.safetensors"
+    assert ", layer=(1, 2, 3))" in _attached(changes[(1, 2, 3)], Strengths(2.0, 2.0))
+    for layer in changes:
+        assert "# m = 2" in _said(capsys, [*ask, *_which(layer)])

@@ -172,7 +172,7 @@ def test_one_of_several_sites_is_the_one_site_bit_for_bit(lend: Any, tokenizer: 
     model = lend("qwen2")
     one, listed = _train(model, tokenizer, site=Site(2)), _train(model, tokenizer, site=[Site(2)])
     assert _same(one, listed) and listed.site == Site(2) and one.model == listed.model
-    with pytest.raises(SiteError, match="layer 2, mlp.down_proj, layer 2, mlp.down_proj: give one or more, each once"):
+    with pytest.raises(SiteError, match="layer 2, mlp.down_proj; layer 2, mlp.down_proj: give two or more, each once"):
         _train(model, tokenizer, site=[Site(2), Site(2)])
 
 
