@@ -15,6 +15,7 @@ import numpy as np
 
 from .analysis.pipeline import Analysis, analyse
 from .changes.calibration import Calibration, Range
+from .changes.provenance import source_of
 from .errors import ArtifactError, FitError
 from .folders import TEST, changes_in, same_change
 from .sweeps.table import SweepTable, model_weights
@@ -56,7 +57,8 @@ def _band(analysis: Analysis, m: float, budget: float) -> Range | None:
     """The neighbouring swept strengths of which each costs no more than the budget, as measured, and `m`; they begin at
     the last one between 0 and `m`. None where that one costs more."""
     swept = analysis.preference.m
-    allowed = np.array([analysis.measured_at(float(s))[1] <= budget + 1e-9 for s in swept])
+    known = ~np.isin(swept, analysis.measured.lost)
+    allowed = known & np.array([analysis.measured_at(float(s))[1] <= budget + 1e-9 for s in swept])
     inner = swept[(swept * m >= 0) & (np.abs(swept) <= abs(m))]
     if not len(inner):
         return None
@@ -77,12 +79,14 @@ def write_calibration(folder: str | Path, table: SweepTable, analysis: Analysis)
     The change itself stays as it is, and so does its id.
 
     Raises:
-        FitError: see `calibration_of`.
+        FitError: see `calibration_of`; or the sweep may be of another model.
         ArtifactError: the change is not there, or cannot be written.
     """
     from .changes.artifact import SteeringArtifact
 
     folder = Path(folder)
+    if table.header.get("any_model"):
+        raise FitError("the sweep was made with --any-model, and its strength need not be that of the change's own")
     calibration = calibration_of(analysis)
     source = _source(table)
     held = changes_in(folder) if folder.is_dir() else {}
@@ -105,9 +109,11 @@ def find_calibration(artifact: SteeringArtifact, folder: Path) -> tuple[Calibrat
         return None, None
     table = SweepTable.load(file)
     made_with = _source(table)
-    if (made_with.get("form"), made_with.get("site")) != (artifact.form, str(artifact.site)):
+    if not same_change(made_with, source_of(artifact)):
         raise ArtifactError(f"{file} is the sweep of another change than the artifact beside it: sweep again")
     swept = float(table.factors.min()), float(table.factors.max())
+    if table.header.get("any_model"):
+        return None, swept
     try:
         return calibration_of(analyse(table, BUDGET)), swept
     except FitError:

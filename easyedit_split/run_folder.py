@@ -7,11 +7,12 @@ recommended strength). A file that is of another change than the sweep beside it
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,10 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
     if not homes:
         raise ArtifactError(f"{folder} holds no {TEST}: give the folder of a run, or run demo or sweep first")
     swept = {home: load_sweeps(home) for home in homes}
-    files = {_name(folder, file): file for tables in swept.values() for file in tables}
-    tables = {_name(folder, file): table for found in swept.values() for file, table in found.items()}
+    files: dict[str, Path] = {}
+    for file in (file for found in swept.values() for file in found):
+        files[_free(_name(folder, file), files)] = file
+    tables = {name: swept[file.parent][file] for name, file in files.items()}
     analyses: dict[Key, Analysis] = {
         name: analyse(table, max_utility_drop, seed=seed) for name, table in tables.items()
     }
@@ -110,7 +113,7 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
     for name, table in tables.items():
         found = _defined(table.reduced("mean"), max_utility_drop, seed) if table.reduction == "sum" else None
         if found is not None:
-            means[name] = mean = f"{name}, token mean"
+            means[name] = mean = _free(f"{name}, token mean", analyses)
             analyses[mean], names[mean] = found, f"{names[name]}, token mean"
     return write_report(
         folder,
@@ -125,6 +128,12 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         names=names,
         texts={name: texts for name, file in files.items() if (texts := load_texts(file, tables[name]))},
     )
+
+
+def _free(name: str, taken: Container[Key]) -> str:
+    """The name, with a number where another sweep has it."""
+    names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+    return next(free for free in names if free not in taken)
 
 
 def _name(folder: Path, file: Path) -> str:
@@ -231,11 +240,11 @@ def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: in
                            for n, h in headers.items()}),
         "site": _shared({name: str(_source(table).get("site", "unknown")) for name, table in tables.items()}),
         "test pairs": _shared({name: _pairs(table) for name, table in tables.items()}),
-        "budget": f"{nats(max_utility_drop)} of utility against m = 0",
+        "budget": f"{nats(max_utility_drop)} of utility, from m = 0 or from its highest on the way",
         "bootstrap": f"{n_boot:,} draws over examples, seed {seed}",
         "versions": _shared({n: ", ".join(f"{k} {v}" for k, v in _mapping(h.get("versions")).items())
                              for n, h in headers.items()}),
-        "commit": _commit(),
+        "report made at commit": _commit(),
     } | {f"training of {name}": _training(origin) for name, origin in origins.items()}  # fmt: skip
 
 

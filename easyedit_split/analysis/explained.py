@@ -25,6 +25,8 @@ EXPLAINED = {
     "zero": "Gains and losses are counted from the unsteered model, whose utility is not known here.",
     "undefined": "Utility is a log-odds and has no value where the two answers together are likelier than 1, which "
     "happens with token means. Sums have a value everywhere.",
+    "own pairs": "What was trained on is known by heart. Pairs that the change has not seen tell what it does "
+    "elsewhere.",
     "trained": "The strength is far above those that the change was trained with. It may work; training did not see "
     "it.",
 }  # fmt: skip

@@ -173,7 +173,7 @@ def _message(fit: FitResult, determined: bool) -> str:
     if fit.sides != "both":
         parts.append(f"one branch only, since every m is {'>=' if fit.sides == 'plus' else '<='} 0")
     if fit.n_dropped:
-        parts.append(f"{fit.n_dropped} undefined points left out")
+        parts.append(f"{fit.n_dropped} undefined point{'' if fit.n_dropped == 1 else 's'} left out")
     if fit.at_bound:
         parts.append(f"{', '.join(fit.at_bound)} at the bound of the search")
     if not determined:

@@ -195,6 +195,15 @@ def curves(table: Sweep) -> tuple[Curve, Curve]:
     return preference, utility
 
 
+def beside(value: float, bound: float) -> str:
+    """A number with two decimals, or as many as it takes for it to compare with ``bound`` as it does."""
+    for decimals in range(2, 16):
+        text = f"{value:.{decimals}f}"
+        if (float(text) > bound) == (value > bound) and (float(text) < bound) == (value < bound):
+            break
+    return text
+
+
 def nats(value: float) -> str:
     """A number of nats in words: "1 nat", "0.5 nats"."""
     return f"{value:g} nat" if value == 1 else f"{value:g} nats"

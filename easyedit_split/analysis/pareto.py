@@ -77,7 +77,7 @@ def preference_at_budget(m: ArrayLike, preference: ArrayLike, utility: ArrayLike
     if len(at) < 2:
         raise FitError(f"Only {len(at)} strengths have both curves defined; at least 2 are needed.")
     if not at[0] <= 0 <= at[-1]:
-        raise FitError(f"The sweep runs from {at[0]:g} to {at[-1]:g}; gains and losses need m = 0 inside it.")
+        raise FitError(f"Both curves are defined from {at[0]:g} to {at[-1]:g}; gains and losses need m = 0 among that.")
     number = np.linspace(0, len(at) - 1, 400 * (len(at) - 1) + 1)
     dense = np.union1d(np.interp(number, np.arange(len(at)), at), [0.0])
     gain = np.interp(dense, at, pref) - np.interp(0.0, at, pref)

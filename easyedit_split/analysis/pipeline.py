@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import FitError
 from . import bootstrap, decay, recommend
 from .fit import fit_preference, fit_utility
-from .logodds import Curve, Sweep, curves
+from .logodds import Curve, Sweep, beside, curves
 from .measured import Measured, measured
 from .pareto import BUDGETS, preference_at_budget
 from .predicted import at_zero
@@ -80,10 +80,10 @@ class Analysis:
         verdict = "Use" if best.reliable else "Not reliable:"
         if not best.measured:
             return f"{verdict} {best.strength}. {best.message}"
-        low, high = best.gain_interval
+        (low, high), budget = best.gain_interval, best.max_utility_drop
         return (
             f"{verdict} {best.strength}: preference {best.preference_gain:+.3g} [{low:.3g}, {high:.3g}] and a loss of "
-            f"utility of {best.utility_drop:.2f} ± {best.drop_error:.2f} nats (budget {best.max_utility_drop:g}), "
+            f"utility of {beside(best.utility_drop, budget)} ± {best.drop_error:.2f} nats (budget {budget:g}), "
             f"measured there on {self._pairs_at(best.m)}. {best.message}"
         )
 

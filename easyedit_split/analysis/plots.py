@@ -218,9 +218,13 @@ def _mark(upper: Axes, lower: Axes, found: Analysis, colour: str) -> None:
 
 
 def _reach(analyses: Mapping[str, Analysis]) -> tuple[float, float]:
-    """Strengths to show: all of them, unless one method was swept far beyond the others and would leave them a line."""
+    """Strengths to show: all of them, unless one method was swept far beyond the others and would leave them a line;
+    every recommended one with its interval."""
     ends = np.array([(one.preference.m.min(), one.preference.m.max()) for one in analyses.values()])
     low, high = (np.clip(e, *sorted((0.0, FAR * np.median(e)))) if len(e) > 2 else e for e in ends.T)
+    best = [one.recommendation for one in analyses.values()]
+    seen = [end for b in best if b is not None and b.m is not None for end in (b.m, *(b.interval or ()))]
+    low, high = np.append(low, seen), np.append(high, seen)
     margin = 0.02 * (high.max() - low.min()) or 1.0
     return float(low.min() - margin), float(high.max() + margin)
 

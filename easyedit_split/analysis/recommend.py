@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bootstrap import interval
-from .logodds import Curve, nats
+from .logodds import Curve, beside, nats
 from .measured import Measured
 from .reliability import MARGIN, Advised, Doubt, doubts, doubts_of_examples
 from .result import FitResult
@@ -83,7 +83,7 @@ class Recommendation:
         if self.m is None:
             return "no m"
         within = "" if self.interval is None else f" [{self.interval[0]:.3g}, {self.interval[1]:.3g}]"
-        return f"m = {self.m:.3g}{within}"
+        return f"m = {self.m:g}{within}"
 
 
 def advise(
@@ -157,11 +157,9 @@ def _stopped(measured: Measured, at: int, beyond: int | None, limit: Limit, budg
     elif limit == "peak":
         parts.append(f"No other swept strength{where} has a higher preference.")
     if beyond is not None:
-        cost = float(f"{measured.spent[beyond]:.4g}")
-        dearer = f"{nats(cost)}, more" if cost > budget else f"{nats(measured.spent[beyond] - budget)} more"
+        cost, m = beside(measured.spent[beyond], budget), measured.m[beyond]
         parts.append(
-            f"The nearest strength of higher preference{where}, m = {measured.m[beyond]:.3g}, costs {dearer} than the "
-            "budget."
+            f"The nearest strength of higher preference{where}, m = {m:g}, costs {cost} nats, more than the budget."
         )
     if within == "all":
         parts.append(f"Every swept strength stays within {nats(budget)}.")
@@ -174,12 +172,10 @@ def _counted(measured: Measured, at: int) -> list[str]:
         return []
     base = measured.counted_from(at)
     if measured.utility[base] - measured.utility[measured.zero] > SAID:
-        return [
-            f"The loss is counted from m = {measured.m[base]:.3g}, where utility {_lift(measured, base)} on the way."
-        ]
+        return [f"The loss is counted from m = {measured.m[base]:g}, where utility {_lift(measured, base)} on the way."]
     best = int(np.argmax(np.where(measured.swept, measured.utility, -np.inf)))
     if best != measured.zero and np.percentile(measured.lift_draws[:, best], 2.5) > HIGHER:
-        return [f"Elsewhere utility is higher: at m = {measured.m[best]:.3g} it {_lift(measured, best)}."]
+        return [f"Elsewhere utility is higher: at m = {measured.m[best]:g} it {_lift(measured, best)}."]
     return []
 
 

@@ -20,8 +20,11 @@ POOR_R2 = 0.9
 SPARE_STRENGTHS = 4  # strengths beyond the parameters of the law
 CONDITION = 1e10  # of the covariance of the fit
 PAIRS = 20  # fewer give no interval to speak of
+DIFFERENT = 0.9  # share of the pairs that are no repetition of another
+SAME = 3  # digits after the point, nats, to which a repeated pair has the same log-odds
 OVERSPENT = 0.5  # nats that other examples may lose beyond the budget; half the budget where that is less
 CLOSE, STEEP = 1.0, 3.0  # times the budget that utility falls from the advised strength to the next
+RISE = 0.1  # nats
 MARGIN = 0.05  # share of the sweep's reach that lies beyond the advised strength
 TRAINED = 2.0  # times the largest strength that was trained on
 
@@ -77,12 +80,15 @@ def doubts_of_fits(fits: tuple[FitResult, FitResult]) -> Iterator[Doubt]:
                 f"{len(np.unique(fit.m))} strengths are few for the {fit.n_free} free parameters of the {fit.kind} "
                 f"law: sweep {SPARE_STRENGTHS - spare} more.",
             )
-    if fits[1].params["beta"] <= 0:
+    if fits[1].params["beta"] <= 0 and _rises(fits[1]):
         yield Doubt("identified", "The utility law has beta <= 0: utility rises where the law supposes that it decays.")
 
 
 def doubts_of_parameters(fits: tuple[FitResult, FitResult], m: float, budget: float) -> Iterator[Doubt]:
     """What speaks against the parameters that matter at m: those that all strengths share, and those of its side."""
+    if fits[1].params["beta"] <= 0:
+        yield Doubt("identified", "The utility law fits with beta <= 0, so its parameters mean nothing: sweep more "
+                                  "strengths.")  # fmt: skip
     for fit in fits:
         sides = [side for side in ("plus", "minus") if m == 0 or side == ("plus" if m > 0 else "minus")]
         mine = [n for n in fit.params if n.split("_")[-1] in sides or "_" not in n]
@@ -100,14 +106,19 @@ def doubts_of_parameters(fits: tuple[FitResult, FitResult], m: float, budget: fl
         yield Doubt("rmse", f"The utility law misses the points by {fits[1].rmse:.2g} nats, more than the budget.")
 
 
-def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
+def doubts_of_measurement(advised: Advised, curves: tuple[Curve, Curve]) -> Iterator[Doubt]:
     """What speaks against the strength by what was measured at it and next to it; of the gain and the loss nothing
     where m = 0, from which they are counted, was not measured."""
     found, at, m = advised.measured, advised.at, advised.m
     tolerance, zero = min(OVERSPENT, advised.budget / 2), bool(found.swept[found.zero])
-    if n_examples < PAIRS:
-        few = "1 pair is" if n_examples == 1 else f"{n_examples} pairs are"
+    measured_on, different = curves[0].values.shape[1], _different(curves)
+    if different < PAIRS:
+        pair = "pair" if different == measured_on else "different pair"
+        few = f"{different} {pair}{' is' if different == 1 else 's are'}"
         yield Doubt("pairs", f"{few} too few for an interval: measure {PAIRS} or more.")
+    elif different < DIFFERENT * measured_on:
+        yield Doubt("pairs", f"Of {measured_on} pairs only {different} are different, so the intervals are too narrow: "
+                             "leave repetitions out.")  # fmt: skip
     elif zero and advised.spent[1] > advised.budget + tolerance:
         yield Doubt("budget", f"Other pairs may lose {advised.spent[1]:.2g} nats there: measure more pairs.")
     if zero and m != 0 and not advised.gain[0] > 0:
@@ -116,6 +127,9 @@ def doubts_of_measurement(advised: Advised, n_examples: int) -> Iterator[Doubt]:
         yield Doubt("sign", "The interval of the best strength holds both signs.")
     low, high = float(found.m[found.swept][0]), float(found.m[found.swept][-1])
     end = high if m > 0 else low
+    if m == 0 and 0.0 in (low, high):
+        unknown = "negative" if low == 0 else "positive"
+        yield Doubt("edge", f"No {unknown} strength was swept, so a better one may lie there: sweep some.")
     touched = [e for e in (low, high) if e in advised.interval and e != 0]
     if m != 0 and (touched or abs(end - m) <= MARGIN * abs(end)):
         outermost = (touched or [end])[0]
@@ -153,17 +167,33 @@ def doubts_of_examples(curves: tuple[Curve, Curve], m: float) -> Iterator[Doubt]
 
 
 def doubts_of_training(header: Mapping[str, Any], m: float) -> Iterator[Doubt]:
-    """Whether m is far outside the strengths that the change was trained with, as the sweep's header says."""
-    found: Any = header
-    for key in ("artifact", "origin", "config", "steering_factors"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    try:
-        largest = max(abs(float(factor)) for factor in found or ())
-    except (TypeError, ValueError):
-        return
-    if largest > 0 and abs(m) > TRAINED * largest:
+    """Whether the sweep is of the pairs trained on, or m far outside the strengths trained with, as its header says."""
+    origin = _inside(header, "artifact", "origin")
+    own = header.get("pairs_sha256")
+    if own and own == _inside(origin, "pairs_sha256"):
+        yield Doubt("own pairs", "The change was trained on these very pairs, and others may gain less and lose more: "
+                                 "sweep test pairs.")  # fmt: skip
+    largest = largest_trained(origin)
+    if largest and abs(m) > TRAINED * largest:
         yield Doubt("trained", f"m = {m:.3g} is {abs(m) / largest:.2g} times the largest strength trained on, "
                                f"{largest:g}.")  # fmt: skip
+
+
+def largest_trained(origin: Any) -> float | None:
+    """The largest strength that a change was trained with, in its own unit: of one that was scaled since, in the new
+    one. None where its origin does not say."""
+    try:
+        largest = max(abs(float(factor)) for factor in _inside(origin, "config", "steering_factors") or ())
+        return largest / abs(float(origin.get("scaled", 1.0))) or None
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _inside(found: Any, *keys: str) -> Any:
+    """What lies under the keys, one inside the other; None where there is nothing."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def doubts(advised: Advised, fits: tuple[FitResult, FitResult], curves: tuple[Curve, Curve],
@@ -171,13 +201,25 @@ def doubts(advised: Advised, fits: tuple[FitResult, FitResult], curves: tuple[Cu
     """Every condition that fails at an advised strength."""
     close = advised.fall[1] <= CLOSE * max(advised.budget, OVERSPENT)
     return (
-        *doubts_of_measurement(advised, curves[0].values.shape[1]),
+        *doubts_of_measurement(advised, curves),
         *doubts_of_examples(curves, advised.m),
         *doubts_of_training(header, advised.m),
         *doubts_of_fits(fits),
         # where the next strength is near in utility, nothing hangs on the law between the two
         *(() if close else doubts_of_parameters(fits, advised.m, advised.budget)),
     )
+
+
+def _rises(fit: FitResult) -> bool:
+    """Whether a point lies clearly above that of the least strength: by more than the fit misses the points."""
+    values = fit.predict(fit.m) + fit.residual
+    return bool(values.max() > values[np.argmin(np.abs(fit.m))] + max(fit.rmse, RISE))
+
+
+def _different(curves: tuple[Curve, Curve]) -> int:
+    """How many pairs are different: no two have the same log-odds at every strength."""
+    rows = np.vstack([np.nan_to_num(curve.values) for curve in curves]).round(SAME)
+    return len(np.unique(rows, axis=1).T)
 
 
 def _listed(names: list[str]) -> str:

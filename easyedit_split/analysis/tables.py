@@ -193,7 +193,10 @@ def strength_table(analyses: Mapping[Key, Analysis]) -> Table:
             *(best.utility_drop if best.measured else None, *ends[2:]),
             best.max_utility_drop, best.limit, "yes" if best.reliable else "no", _failing(best),
         )  # fmt: skip
-    title = "Recommended strength, and the gain and the loss measured there, nats against m = 0, 95% intervals"
+    title = (
+        "Recommended strength, the gain measured there against m = 0 and the loss from m = 0 or from the highest "
+        "utility on the way, nats, 95% intervals"
+    )
     return _headed("strength", title, columns, rows)
 
 

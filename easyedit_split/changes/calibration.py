@@ -18,7 +18,7 @@ class Calibration:
 
     Attributes:
         m1, m2: strength of `dW` and of `db` (Eq. 4).
-        budget: nats of utility that the strength may cost against m = 0.
+        budget: nats of utility that the strength may cost, from m = 0 or from the highest utility on the way.
         swept: lowest and highest strength that was measured.
         interval: 95% interval of the strength. band: the strengths around it that were measured to cost no
             more than the budget, lowest and highest. None where not known.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, FitError
-from .common import any_model_option, hparams_options, load, load_artifact, print_table, settings
+from .common import any_model_option, data, hparams_options, load, load_artifact, print_table, settings
 from .import_ import source_options
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..settings.hyperparameters import Hyperparameters
 
 POINTS = 17  # strengths, where none is given and none kept
+ON_THE_WAY = 5  # strengths from 0 to the one that is asked about
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -33,22 +35,25 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from ..analysis.logodds import beside, nats
     from ..analysis.pipeline import analyse
-    from ..data.sources import load_part
     from ..sweeps.factors import sweep_factors
     from ..sweeps.run import sweep
 
     hp = settings(arguments)
     if not math.isfinite(arguments.gain):
         raise ConfigError(f"--gain {arguments.gain} is not finite: give a number of nats")
-    pairs = load_part(arguments.pairs, "test")
+    pairs = data(replace(hp, test_data=arguments.pairs), "test_data")
     artifact = _change(arguments, hp)
     model, tokenizer = load(hp)
     artifact.resolve_all(model)
     kept = artifact.calibration
+    if kept and not kept.reliable and arguments.m is None:
+        print(f"note: the strength that the change keeps ({kept}) is not reliable, so strengths are swept")
     given = arguments.m if arguments.m is not None else kept.m if kept and kept.reliable else None
     factors = (
-        np.union1d([0.0], [given]) if given is not None
+        np.linspace(0.0, given, ON_THE_WAY) if given  # utility may be higher on the way, and is lost from there
+        else np.zeros(1) if given is not None
         else sweep_factors(model, tokenizer, pairs, artifact, POINTS)
     )  # fmt: skip
     table = sweep(model, tokenizer, pairs, artifact, factors, hp.reduction, progress=True)
@@ -69,13 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
     best = max(within, key=lambda row: row[1], default=None)
     passed = best is not None and best[1] >= arguments.gain
     where = f"{len(pairs)} pairs, nats ({hp.reduction})"
-    asked = f"{arguments.gain:g} nats for at most {arguments.max_utility_drop:g} of utility"
+    asked = f"{nats(arguments.gain)} for at most {arguments.max_utility_drop:g} of utility"
     if best is None:
         print(f"failed: m = {given:g} costs more than the budget ({where}; asked: {asked})" if given is not None
               else f"failed: no strength keeps within the budget ({where}; asked: {asked})")  # fmt: skip
     else:
-        print(f"{'passed' if passed else 'failed'}: m = {best[0]:.3g} gains {best[1]:.3g} nats of preference for "
-              f"{best[2]:.3g} of utility ({where}; asked: {asked})")  # fmt: skip
+        gain, loss = beside(best[1], arguments.gain), beside(best[2], arguments.max_utility_drop)
+        print(f"{'passed' if passed else 'failed'}: m = {best[0]:g} gains {gain} nats of preference for {loss} of "
+              f"utility ({where}; asked: {asked})")  # fmt: skip
     return 0 if passed else 1
 
 

@@ -180,6 +180,7 @@ def keep_strength(folder: Path, table: SweepTable, analysis: Analysis, name: str
 def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[float]) -> list[str]:
     """A note for each strength past what the change was swept over, or, where it was not swept, far past what it was
     trained with."""
+    from ..analysis.reliability import largest_trained
     from ..changes.provenance import source_of
     from ..folders import same_change, sweeps_in
     from ..sweeps.table import SweepTable
@@ -194,9 +195,8 @@ def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[
         low, high = min(float(t.factors.min()) for t in own), max(float(t.factors.max()) for t in own)
         said = f"the change was swept from {low:g} to {high:g}, and what it does past that was not measured"
         return [f"m = {m:g} is past the sweep: {said}" for m in strengths if m < low or m > high]
-    trained = artifact.origin.get("config", {}).get("steering_factors", ())
-    most = FAR * max((abs(float(f)) for f in trained), default=math.inf)
-    said = f"the change was trained at up to {most / FAR:g}, and not swept"
+    most = FAR * (largest_trained(artifact.origin) or math.inf)
+    said = f"the change was trained at up to {most / FAR:.3g}, and not swept"
     return [f"m = {m:g} is far past the training: {said}" for m in strengths if abs(m) > most]
 
 

@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
                     [[k, float(v), float(fit.stderr[k])] for k, v in fit.params.items()],
                 )
         print("\n" + "\n".join([found.advice, *found.remarks]) + "\n")
+    if arguments.plot and len({found.reduction for found in analyses.values()}) > 1:
+        raise ConfigError("sums and means are not drawn in one figure: give --reduction")
     if arguments.plot:
         named = method_names({path: found.header for path, found in analyses.items()})
         figure = plot_curves({named[path]: found for path, found in analyses.items()})

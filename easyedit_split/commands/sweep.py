@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -89,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         if arguments.refine:
             table = refine(model, tokenizer, pairs, artifact, table, budget)
+        if arguments.any_model:
+            table = replace(table, header={**table.header, "any_model": True})
         if rank() > 0:
             return 0
         drop_others(target, table)

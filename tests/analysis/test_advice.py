@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from easyedit_split import analysis
+from easyedit_split.analysis.logodds import beside
 from easyedit_split.analysis.pipeline import strength_past_the_end, strength_to_measure
 from easyedit_split.analysis.region import measured_regions
+from easyedit_split.analysis.reliability import doubts_of_fits, doubts_of_parameters
 from easyedit_split.errors import DataError, FitError
 
 
@@ -333,7 +336,7 @@ def test_a_cost_a_hair_past_the_budget_is_not_rounded_to_it():
     util = np.array([-4 - (1.00001 if x >= 5 else abs(x) / 50) for x in m])
     pos, neg = losses(np.array([[rising(x)] * 60 for x in m]), np.repeat(util[:, None], 60, axis=1))
     table = SimpleNamespace(factors=m, loss_pos=pos, loss_neg=neg, reduction="sum", header={})
-    assert "m = 5, costs 1e-05 nats more than the budget." in analysis.analyse(table, 1.0).advice
+    assert "m = 5, costs 1.00001 nats, more than the budget." in analysis.analyse(table, 1.0).advice
 
 
 def test_of_equal_strengths_the_nearest_is_used_although_rounding_sets_them_apart():
@@ -407,3 +410,76 @@ def test_a_sweep_that_ended_too_soon_is_asked_further_until_it_holds_the_best():
     assert asked == [9.0, 13.5]
     assert strength_past_the_end(sweep(GRID, rising, falling)) is None  # the budget ends it before the sweep does
     assert strength_past_the_end(sweep(GRID, lambda x: -rising(x), lambda x: -0.01 * x * x)) == -9.0
+
+
+def test_the_end_at_0_of_a_one_sided_sweep_is_not_relied_on():
+    found = analysis.analyse(sweep(np.linspace(0, 6, 25), lambda x: -rising(x), falling))
+    assert found.recommendation.m == 0 and "edge" in names(found)
+    assert "No negative strength was swept, so a better one may lie there: sweep some." in found.advice
+
+
+@pytest.mark.parametrize(
+    ("different", "said"),
+    [
+        (1, "1 different pair is too few"),
+        (5, "5 different pairs are too few"),
+        (30, "Of 100 pairs only 30 are different"),
+    ],
+)
+def test_repeated_pairs_are_not_counted_as_others(different: int, said: str):
+    table = sweep(GRID, rising, falling, n=different)
+    for name in ("loss_pos", "loss_neg"):
+        setattr(table, name, np.tile(getattr(table, name), -(-100 // different))[:, :100])
+    found = analysis.analyse(table)
+    assert "pairs" in names(found) and said in found.advice
+
+
+def test_the_pairs_that_were_trained_on_are_not_relied_on():
+    header = {"pairs_sha256": "abc", "artifact": {"origin": {"pairs_sha256": "abc"}}}
+    found = analysis.analyse(sweep(GRID, rising, falling, header=header))
+    assert names(found) == {"own pairs"} and "sweep test pairs" in found.advice
+    header["pairs_sha256"] = "another"
+    assert analysis.analyse(sweep(GRID, rising, falling, header=header)).recommendation.reliable
+
+
+def test_strengths_of_a_scaled_change_are_in_its_new_unit():
+    def header(scaled):
+        return {"artifact": {"origin": {"config": {"steering_factors": [3.0]}, "scaled": scaled}}}
+
+    far = analysis.analyse(sweep(GRID, rising, falling, header=header(10)))  # 3 was trained, which is 0.3 now
+    assert names(far) == {"trained"} and "5 times the largest strength trained on, 0.3." in far.advice
+    assert analysis.analyse(sweep(GRID, rising, falling, header=header(0.1))).recommendation.reliable
+
+
+def test_utility_is_said_to_rise_only_where_a_point_lies_above():
+    fits = [analysis.analyse(sweep(GRID, rising, lambda x, s=s: s * (1 - 1 / (1 + x * x)))).utility_fit for s in (8, 8)]
+    assert fits[0].params["beta"] < 0
+    assert any("utility rises" in doubt.sentence for doubt in doubts_of_fits((fits[1], fits[0])))
+    falls = replace(fits[0], residual=-2 * fits[0].predict(fits[0].m) + fits[0].predict(np.zeros(1)))
+    said = [doubt.sentence for doubt in doubts_of_fits((fits[1], falls))]
+    assert not any("utility rises" in sentence for sentence in said)
+    assert any("its parameters mean nothing" in d.sentence for d in doubts_of_parameters((fits[1], falls), 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "text"),
+    [
+        (0.948, 1.0, "0.95"),
+        (0.996, 0.9965, "0.996"),
+        (1.00001, 1.0, "1.00001"),
+        (19.998, 20.0, "19.998"),
+        (20, 20, "20.00"),
+    ],
+)
+def test_a_number_beside_a_bound_compares_as_it_does(value: float, bound: float, text: str):
+    assert beside(value, bound) == text
+
+
+def test_every_star_is_in_the_picture():
+    from easyedit_split.analysis.plots import plot_curves
+
+    one_sided = [analysis.analyse(sweep(np.linspace(0, 6, 25), rising, falling, seed=seed)) for seed in (0, 1)]
+    other = analysis.analyse(sweep(GRID, lambda x: -rising(x), falling))
+    assert other.recommendation.m < 0
+    axes = plot_curves({"a": one_sided[0], "b": one_sided[1], "c": other}).axes[0]
+    assert axes.get_xlim()[0] <= other.recommendation.interval[0]

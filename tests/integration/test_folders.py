@@ -83,7 +83,7 @@ def test_a_refined_sweep_knows_itself_again(command: Command, tmp_path: Path) ->
     refined = ("sweep", "--artifact", str(out), into, strengths, "--refine")
     assert command(*refined)[0] == 0
     table = SweepTable.load(out / "sweep.parquet")
-    assert table.factors.tolist() == [-9, -3, 0, 3, 9]  # 0 was needed
+    assert set(table.factors.tolist()) >= {-9, -3, 0, 3, 9}  # 0 was needed
     assert command(*refined)[0] == 0
     assert [file for file in _names(out) if "sweep" in file] == ["sweep.parquet"]
     np.testing.assert_array_equal(SweepTable.load(out / "sweep.parquet").loss_pos, table.loss_pos)
