@@ -165,7 +165,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        _wait_for_group(process.pid)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _wait_for_group(group: int) -> None:
+    """Wait until the last of the group's processes, which were told to end, is gone."""
+    deadline = time.monotonic() + _ENDING
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
 
 
 def _check_free(options: Sequence[str]) -> None:

@@ -259,12 +259,9 @@ def test_control_c_ends_it(server: Server) -> None:
     children = _descendants(server.process.pid)
     assert len(children) >= 2
     threading.Timer(0.1, server.process.send_signal, [signal.SIGINT]).start()
-    assert server.process.wait(180) == 0  # a busy machine takes its time
+    assert server.process.wait(60) == 0
     assert "Traceback" not in server.log.read_text()
-    deadline = time.monotonic() + 20  # the engine's own process ends just after the one that answers
-    while left := [pid for pid in children if os.path.exists(f"/proc/{pid}")]:
-        assert time.monotonic() < deadline, f"processes {left} stay"
-        time.sleep(0.1)
+    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
 
 
 def _descendants(pid: int) -> list[int]:
