@@ -34,6 +34,7 @@ from ..sweeps.refine import refine
 from ..sweeps.run import sweep
 from ..sweeps.table import SweepTable
 from ..training.from_settings import train_layer
+from ..training.plan import Plan
 from ..training.suited import suited
 from .grid import Cell
 from .judging import headline_score, verdict
@@ -126,8 +127,10 @@ def _measured(task: Task) -> dict[str, Any]:
     found: dict[str, Any] = {}
     choice = NO_CHANGE
     if task.hp is not None:
-        artifact = _trained(task, task.hp, model, tokenizer)
+        hp = suited(task.hp, model, tokenizer, task.data.train).hp
+        artifact = _trained(task, hp, model, tokenizer)
         found, choice = _swept(task, model, tokenizer, artifact)
+        found["training"] = _training(hp, len(task.data.train))
     at = sweep(model, tokenizer, task.data.test, artifact, [choice.m], "sum")
     found |= {"strength": {"m": choice.m, "rule": choice.rule}, "at_strength": _log_odds(at)}
     found |= _generated(task, model, tokenizer, artifact, choice.m)
@@ -136,13 +139,19 @@ def _measured(task: Task) -> dict[str, Any]:
 
 
 def _trained(task: Task, hp: Hyperparameters, model: CausalLM, tokenizer: Tokenizer) -> SteeringArtifact:
-    hp = suited(hp, model, tokenizer, task.data.train).hp
     if len(hp.layers) != 1:
         raise ConfigError(f"{task.cell.hparams} names layers {hp.layers}: a cell of the grid steers one, so name one")
     layer = hp.layers[0]
     artifact = train_layer(hp, model, tokenizer, task.data.train, layer, task.progress_file("training"))
     artifact.save(task.folder)
     return artifact
+
+
+def _training(hp: Hyperparameters, pairs: int) -> dict[str, float]:
+    """What a comparison of methods has to hold equal: pairs, epochs, updates of the optimiser, its learning rate."""
+    if hp.objective_name == "diff_mean":
+        return {"pairs": pairs, "epochs": 0, "updates": 0}
+    return {"pairs": pairs, "epochs": hp.n_epochs, "updates": Plan(pairs, hp.train_config()).steps, "lr": hp.lr}
 
 
 def _swept(

@@ -46,6 +46,7 @@ class ScoreTable:
     rows: Mapping[Row, tuple[Value | None, ...]]
     marked: bool = True
     model: str = ""
+    digits: str = f".{DECIMALS}f"
 
     def markdown(self) -> str:
         """Mean ± spread over seeds, an interval in brackets; **best**, *second*."""
@@ -98,7 +99,7 @@ class ScoreTable:
         for row, values in self.rows.items():
             cells = []
             for i, ((dataset, column), value) in enumerate(zip(self.columns, values, strict=True)):
-                text = wrap(shown(value), places[i].get(row))
+                text = wrap(shown(value, self.digits), places[i].get(row))
                 known = beside(self.model, dataset, *row, column)
                 said = "; ".join(f"{name} {number:.{DECIMALS}f}" for name, number in known.items())
                 cells.append(f"{text} ({said})" if said else text)
@@ -115,20 +116,20 @@ class ScoreTable:
         return found
 
 
-def shown(value: Value | None) -> str:
-    """`1.23 ± 0.04 [1.10, 1.30]`, or a dash where there is no value."""
+def shown(value: Value | None, digits: str = f".{DECIMALS}f") -> str:
+    """`1.23 ± 0.04 [1.10, 1.30]`, or a dash where there is no value; each number with `digits`."""
     if value is None:
         return "-"
-    text = f"{value.mean:.{DECIMALS}f}"
+    text = f"{value.mean:{digits}}"
     if value.spread is not None:
-        text += f" ± {value.spread:.{DECIMALS}f}"
+        text += f" ± {value.spread:{digits}}"
     if value.low is not None and value.high is not None:
-        text += f" [{value.low:.{DECIMALS}f}, {value.high:.{DECIMALS}f}]"
+        text += f" [{value.low:{digits}}, {value.high:{digits}}]"
     return text
 
 
 def score_tables(groups: Mapping[Key, Sequence[Result]], model: str) -> list[ScoreTable]:
-    """Tables 2, 3, the front beside Table 3, 5, 6, the measures without a judge, and the chosen strengths."""
+    """Tables 2, 3, the front beside Table 3, 5, 6, the measures without a judge, the strengths, and the training."""
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in groups))
     scores = tuple((d, c) for d in datasets for c in score_columns(d))
     named = {nats(b): b for b in BUDGETS}
@@ -147,6 +148,9 @@ def score_tables(groups: Mapping[Key, Sequence[Result]], model: str) -> list[Sco
                groups, model, marked=False),
         _table("strength", "The chosen strength, and log-odds of the test pairs there (nats, sums)",
                _each(datasets, ("m", "preference", "utility")), _at_strength, groups, model, marked=False),
+        _table("training", "What each method was trained with: it has to be equal for a comparison",
+               _each(datasets, ("pairs", "epochs", "updates", "lr")), _training, groups, model, drop_vanilla=True,
+               marked=False, digits="g"),
     ]  # fmt: skip
 
 
@@ -157,13 +161,13 @@ def _each(datasets: Sequence[str], columns: Sequence[str]) -> tuple[tuple[str, s
 def _table(
     name: str, title: str, columns: tuple[tuple[str, str], ...], read: Callable[[Sequence[Result], str], Value | None],
     groups: Mapping[Key, Sequence[Result]], model: str, *,
-    drop_vanilla: bool = False, marked: bool = True,
+    drop_vanilla: bool = False, marked: bool = True, digits: str = f".{DECIMALS}f",
 ) -> ScoreTable:  # fmt: skip
     rows: dict[Row, tuple[Value | None, ...]] = {}
     for row in dict.fromkeys((method, form) for _, method, form in groups):
         if not (drop_vanilla and row[0] == "vanilla"):
             rows[row] = tuple(read(groups.get((dataset, *row), []), what) for dataset, what in columns)
-    return ScoreTable(name, title, columns, rows, marked, model)
+    return ScoreTable(name, title, columns, rows, marked, model, digits)
 
 
 def _score(results: Sequence[Result], column: str) -> Value | None:
@@ -176,6 +180,10 @@ def _fit(results: Sequence[Result], column: str) -> Value | None:
 
 def _offline(results: Sequence[Result], column: str) -> Value | None:
     return over_seeds(results, lambda r: r["offline"].get(column))
+
+
+def _training(results: Sequence[Result], column: str) -> Value | None:
+    return over_seeds(results, lambda r: r.get("training", {}).get(column))
 
 
 def _at_strength(results: Sequence[Result], column: str) -> Value | None:

@@ -62,7 +62,7 @@ def test_whole_grid_resumes_and_reports(place: Path) -> None:
     assert "5 of 5 cells" in text
     assert "No judge scored pairs" in text
     assert "held-out training pairs" in text
-    for name in ("table2", "table3", "table3_front", "table5", "table6", "offline", "strength"):
+    for name in ("table2", "table3", "table3_front", "table5", "table6", "offline", "strength", "training"):
         for suffix in ("md", "csv", "tex"):
             assert (place / "out" / "tables" / f"{name}.{suffix}").stat().st_size > 0
     assert "data:image/svg+xml" in written.page.read_text() or not list((place / "out" / "figures").glob("*.svg"))

@@ -63,6 +63,14 @@ def test_rows_stand_vanilla_first_then_forms_with_split_last() -> None:
     ]  # fmt: skip
 
 
+def test_what_a_method_was_trained_with_stands_beside_its_scores() -> None:
+    same = {"pairs": 64, "epochs": 2, "updates": 32, "lr": 0.002}
+    found = grouped([result("sft", training=same), result("split", seed=0, training=same | {"updates": 64})])
+    rows = {t.name: t for t in score_tables(found, "demo")}["training"].markdown().splitlines()
+    assert [cell.strip() for cell in rows[2].split("|")[3:7]] == ["64", "2", "32", "0.002"]
+    assert rows[3].split("|")[5].strip() == "64"
+
+
 def scores() -> dict[str, Any]:
     levels = {"sft": 1.0, "reps": 1.5, "split": 2.0}
     found = grouped([result(m, level=x) for m, x in levels.items()])
