@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from easyedit_split import SweepTable, analysis
-from easyedit_split.analysis import decay
+from easyedit_split.analysis import fitted_curves
 from easyedit_split.analysis.logodds import pref_log_odds, util_log_odds
 from easyedit_split.analysis.pipeline import strength_to_measure
 from easyedit_split.errors import FitError
@@ -96,7 +96,7 @@ def of_law(rng: np.random.Generator, reach: float) -> tuple[Callable[[Array], Ar
     pref = np.array([sign * rng.uniform(3, 40) / reach, rng.uniform(-10, 10), 0.0, *first])
     depth = np.exp(rng.uniform(np.log(3), np.log(100)))
     util = np.array([depth, -depth - rng.uniform(8, 30), *second])  # below 0: an answer is one of very many
-    return (lambda m: decay.curve("preference", m, pref)), (lambda m: decay.curve("utility", m, util))
+    return (lambda m: fitted_curves.curve("preference", m, pref)), (lambda m: fitted_curves.curve("utility", m, util))
 
 
 def not_of_law(rng: np.random.Generator, reach: float, kind: str) -> tuple[Callable[[Array], Array], ...]:

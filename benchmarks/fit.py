@@ -16,7 +16,7 @@ import time
 import numpy as np
 from scipy.optimize import minimize
 
-from easyedit_split.analysis import decay
+from easyedit_split.analysis import fitted_curves
 from easyedit_split.analysis.fit import fit_preference, fit_utility
 from easyedit_split.analysis.solve import LOG_POWER_BOUNDS, LOG_SCALE_BOUNDS, continuity, continuity_gradient
 
@@ -38,14 +38,14 @@ def random_curve(rng: np.random.Generator, n_points: int = 41, reach: float = 20
     linear = [rng.uniform(-5, 5), rng.uniform(-5, 5)]
     linear = [rng.uniform(2, 20) / reach, *linear] if kind == "preference" else [rng.uniform(2, 30), linear[1]]
     params = np.array([*linear, m_plus, scales[0], powers[0], m_minus, scales[1], powers[1]])
-    y = decay.curve(kind, m, params)
+    y = fitted_curves.curve(kind, m, params)
     return kind, m, y + rng.normal(size=n_points) * 0.01 * np.ptp(y)
 
 
 def plain_r2(kind: str, m: np.ndarray, y: np.ndarray, n_starts: int, rng: np.random.Generator) -> float:
     """Best R^2 of SLSQP over all parameters at once, from random starts; L and p by their logarithms."""
     x, z = m / np.abs(m).max(), (y - y.mean()) / y.std()
-    n_linear = len(decay.LINEAR_NAMES[kind])
+    n_linear = len(fitted_curves.LINEAR_NAMES[kind])
     logs = n_linear + np.array([1, 2, 4, 5])
 
     def natural(v):
@@ -55,7 +55,7 @@ def plain_r2(kind: str, m: np.ndarray, y: np.ndarray, n_starts: int, rng: np.ran
 
     def objective(v):
         w = natural(v)
-        gradient = decay.curve_gradient(kind, x, w)
+        gradient = fitted_curves.curve_gradient(kind, x, w)
         residual = z - gradient[:, :n_linear] @ w[:n_linear]  # the curve is linear in these
         gradient[:, logs] *= w[logs]
         return residual @ residual / len(z), -2.0 * residual @ gradient / len(z)

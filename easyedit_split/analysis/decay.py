@@ -1,7 +1,6 @@
-"""The decay law D(m) of Eq. 12 and the two curves built on it, Eqs. 15 and 17, with their derivatives.
+"""The decay law D(m) of Eq. 12 with its derivatives; the curves built on it are in `fitted_curves`.
 
 D(m) = [1 + (m - m_+)^2 / L_+]^(-p_+) for m >= 0, and the same with m_-, L_-, p_- for m < 0.
-Preference is (alpha m + beta) D(m) + b, utility is beta D(m) + b, both in nats.
 The branches meet at m = 0, where the slope of D jumps unless both centres are 0. In the smooth law, ours, both
 branches have one centre c of either sign and meet there, where D is 1 and flat: no jump of slope anywhere, and as many
 free parameters. A shape with m_+ = m_- is of the smooth law (with both at 0 the two laws are one).
@@ -16,16 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Kind = Literal["preference", "utility"]
 Law = Literal["paper", "smooth"]
 
 SHAPE_NAMES = ("m_plus", "L_plus", "p_plus", "m_minus", "L_minus", "p_minus")
-LINEAR_NAMES: dict[str, tuple[str, ...]] = {"preference": ("alpha", "beta", "b"), "utility": ("beta", "b")}
-
-
-def parameter_names(kind: Kind) -> tuple[str, ...]:
-    """Names of the parameters of a curve, in the order every function here takes them: 9 or 8 of them."""
-    return LINEAR_NAMES[kind] + SHAPE_NAMES
 
 
 def on_branch(m: ArrayLike, sides: str) -> Array:
@@ -96,36 +88,3 @@ def continuity_gap(shape: ArrayLike) -> float:
     right = np.exp(-shape[2] * np.log1p(shape[0] ** 2 / shape[1]))
     left = np.exp(-shape[5] * np.log1p(shape[3] ** 2 / shape[4]))
     return float(right - left)
-
-
-def _split(kind: Kind, params: ArrayLike) -> tuple[float, float, float, Array]:
-    """alpha (0 for utility), beta, b and the shape."""
-    params = np.asarray(params, dtype=float)
-    if kind == "preference":
-        return float(params[0]), float(params[1]), float(params[2]), params[3:]
-    return 0.0, float(params[0]), float(params[1]), params[2:]
-
-
-def curve(kind: Kind, m: ArrayLike, params: ArrayLike) -> Array:
-    """The curve of Eq. 15 (preference) or Eq. 17 (utility) at m, in nats, shape (M,)."""
-    m = np.asarray(m, dtype=float)
-    alpha, beta, b, shape = _split(kind, params)
-    return (alpha * m + beta) * decay(m, shape) + b
-
-
-def curve_slope(kind: Kind, m: ArrayLike, params: ArrayLike) -> Array:
-    """Derivative of the curve in m, nats per unit of m, shape (M,)."""
-    m = np.asarray(m, dtype=float)
-    alpha, beta, _, shape = _split(kind, params)
-    return alpha * decay(m, shape) + (alpha * m + beta) * decay_slope(m, shape)
-
-
-def curve_gradient(kind: Kind, m: ArrayLike, params: ArrayLike) -> Array:
-    """Derivatives of the curve in its parameters, shape (M, 9) or (M, 8), in ``parameter_names`` order."""
-    m = np.asarray(m, dtype=float)
-    alpha, beta, _, shape = _split(kind, params)
-    value = decay(m, shape)
-    linear = [value, np.ones_like(m)]
-    if kind == "preference":
-        linear.insert(0, m * value)
-    return np.hstack([np.stack(linear, axis=1), (alpha * m + beta)[:, None] * decay_gradient(m, shape)])

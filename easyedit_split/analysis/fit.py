@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FitError
-from . import decay
+from . import decay, fitted_curves
 from .logodds import check_reach
 from .result import FitResult, r_squared
 from .solve import Problem, Solution, solve
@@ -47,7 +47,7 @@ def fit_utility(m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None = None, law
     return _fit("utility", m, y, stderr, law)
 
 
-def _fit(kind: decay.Kind, m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None, law: decay.Law) -> FitResult:
+def _fit(kind: fitted_curves.Kind, m: ArrayLike, y: ArrayLike, stderr: ArrayLike | None, law: decay.Law) -> FitResult:
     if law not in ("paper", "smooth"):
         raise FitError(f"law is {law!r}; say 'paper' or 'smooth'.")
     at, value, error, n_dropped = _points(kind, m, y, stderr)
@@ -95,7 +95,7 @@ def _sides(kind: str, m: Array) -> tuple[str, ...]:
     distinct = np.unique(m)
     n_plus, n_minus = int((distinct > 0).sum()), int((distinct < 0).sum())
     sides = tuple(side for side, n in (("plus", n_plus), ("minus", n_minus)) if n)
-    n_linear = len(decay.LINEAR_NAMES[kind])
+    n_linear = len(fitted_curves.LINEAR_NAMES[kind])
     needed = n_linear + BRANCH_PARAMETERS * len(sides) + (len(sides) == 1)
     if len(distinct) < needed:
         raise FitError(
@@ -128,12 +128,12 @@ def _natural(
 
 
 def _result(
-    kind: decay.Kind, params: Array, m: Array, y: Array, problem: Problem, solution: Solution, n_dropped: int
+    kind: fitted_curves.Kind, params: Array, m: Array, y: Array, problem: Problem, solution: Solution, n_dropped: int
 ) -> FitResult:
-    names = decay.parameter_names(kind)
+    names = fitted_curves.parameter_names(kind)
     sides = "both" if len(problem.sides) == 2 else problem.sides[0]
     on_branch = decay.on_branch(m, sides)
-    predicted = decay.curve(kind, on_branch, params)
+    predicted = fitted_curves.curve(kind, on_branch, params)
     r2 = r_squared(y, predicted)
     spread = uncertainty(kind, on_branch, y - predicted, params, problem, solution)
     dof = len(m) - spread.n_free

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .lines import lines
+from .drawn_lines import lines
 from .logodds import Curve
 from .pareto import measured_front
 from .pipeline import Analysis

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FitError
-from . import bootstrap, decay, recommend
+from . import bootstrap, fitted_curves, recommend
 from .fit import fit_preference, fit_utility
 from .logodds import Curve, Sweep, beside, curves
 from .measured import Measured, measured
@@ -211,7 +211,7 @@ def _unmeasured_zero(fit: FitResult | None) -> float:
 
 
 def _try_fit(curve: Curve, notes: list[str]) -> FitResult | None:
-    kind: decay.Kind = "preference" if curve.kind == "preference" else "utility"
+    kind: fitted_curves.Kind = "preference" if curve.kind == "preference" else "utility"
     try:
         fit = (fit_preference if kind == "preference" else fit_utility)(curve.m, curve.mean)
     except FitError as error:

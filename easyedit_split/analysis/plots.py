@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import FitError
 from . import legends
 from .canvas import FAINT, blank, plain, star, style, tidy
-from .lines import lines
+from .drawn_lines import lines
 from .logodds import Curve, nats
 from .manifold import MeasuredDecay
 from .pareto import BUDGETS, Front, measured_front

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import decay
+from . import decay, fitted_curves
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class FitResult:
         success: whether the search converged. message: one sentence for the user.
     """
 
-    kind: decay.Kind
+    kind: fitted_curves.Kind
     params: dict[str, float]
     stderr: dict[str, float]
     covariance: Array = field(repr=False)
@@ -84,7 +84,7 @@ class FitResult:
 
     def predict(self, m: ArrayLike) -> Array:
         """The fitted curve at m, in nats, same shape as m. NaN on a side that was not measured."""
-        return decay.curve(self.kind, self._on_branch(m), self.vector)
+        return fitted_curves.curve(self.kind, self._on_branch(m), self.vector)
 
     def through_points(self, m: ArrayLike) -> Array:
         """The fitted curve plus the points' residuals joined by straight lines, so that it passes through the points.
@@ -101,7 +101,7 @@ class FitResult:
 
     def slope(self, m: ArrayLike) -> Array:
         """Derivative of the fitted curve in m, nats per unit of m; at 0 that of the positive branch."""
-        return decay.curve_slope(self.kind, self._on_branch(m), self.vector)
+        return fitted_curves.curve_slope(self.kind, self._on_branch(m), self.vector)
 
     def decay(self, m: ArrayLike) -> Array:
         """The fitted D(m) of Eq. 12 alone."""
@@ -109,7 +109,7 @@ class FitResult:
 
     def gradient(self, m: ArrayLike) -> Array:
         """Derivatives of the fitted curve in its parameters, (M, P); zero in a branch that was not fitted."""
-        gradient = decay.curve_gradient(self.kind, self._on_branch(m), self.vector)
+        gradient = fitted_curves.curve_gradient(self.kind, self._on_branch(m), self.vector)
         return np.where(np.isfinite(self.vector), gradient, 0.0)
 
     def r2_on(self, m: ArrayLike, y: ArrayLike) -> float:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import DataError
-from .decay import parameter_names
+from .fitted_curves import parameter_names
 from .generalisation import Transfer
 from .pipeline import Analysis
 from .recommend import Recommendation

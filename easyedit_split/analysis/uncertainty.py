@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import null_space
 
-from . import decay
+from . import fitted_curves
 from .solve import Problem, Solution, bounds, continuity_gradient
 
 Array = NDArray[np.float64]
@@ -34,9 +34,9 @@ class Uncertainty:
     determined: bool
 
 
-def _bounds_hit(kind: decay.Kind, problem: Problem, solution: Solution) -> tuple[Mask, Mask]:
+def _bounds_hit(kind: fitted_curves.Kind, problem: Problem, solution: Solution) -> tuple[Mask, Mask]:
     """Which of the P parameters were fitted, and which of those ended at a bound of the search."""
-    n_linear = len(decay.LINEAR_NAMES[kind])
+    n_linear = len(fitted_curves.LINEAR_NAMES[kind])
     fitted, hit = np.ones(n_linear + 6, dtype=bool), np.zeros(n_linear + 6, dtype=bool)
     fitted[n_linear:] = False
     for i, side in enumerate(problem.sides):
@@ -48,13 +48,13 @@ def _bounds_hit(kind: decay.Kind, problem: Problem, solution: Solution) -> tuple
     return fitted, hit
 
 
-def free_directions(kind: decay.Kind, params: Array, fitted: Mask, held: Mask) -> Array:
+def free_directions(kind: fitted_curves.Kind, params: Array, fitted: Mask, held: Mask) -> Array:
     """Columns (P, F) spanning the moves the constraints allow, in scaled parameters.
 
     Scaled means that a unit of L or p is a factor e; centres and linear coefficients keep their own units.
     ``held`` parameters do not move. Continuity is linearised at ``params``.
     """
-    names = decay.parameter_names(kind)
+    names = fitted_curves.parameter_names(kind)
     free = np.flatnonzero(fitted & ~held)
     rows = np.zeros((0, len(free)))
     if fitted.all() and params[-6] == params[-3]:  # the smooth law: its centres are one
@@ -80,12 +80,12 @@ def log_scaling(params: Array) -> Array:
 
 
 def uncertainty(
-    kind: decay.Kind, m: Array, residual: Array, params: Array, problem: Problem, solution: Solution
+    kind: fitted_curves.Kind, m: Array, residual: Array, params: Array, problem: Problem, solution: Solution
 ) -> Uncertainty:
     """Covariance of the parameters from the residuals (M,) of the fit at m (M,)."""
     fitted, hit = _bounds_hit(kind, problem, solution)
     directions = free_directions(kind, params, fitted, hit) * log_scaling(params)[:, None]
-    gradient = np.where(fitted, decay.curve_gradient(kind, m, params), 0.0)
+    gradient = np.where(fitted, fitted_curves.curve_gradient(kind, m, params), 0.0)
     sensitivity = (gradient @ directions) * problem.root_weight[:, None]
     lengths = np.linalg.norm(sensitivity, axis=0)
     lengths[lengths == 0] = 1.0

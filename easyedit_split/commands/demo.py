@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..changes.forms import FORMS
     from ..generation import generate
     from ..run_folder import report_run
-    from ..scoring.prefix_store import shared_prefixes
+    from ..scoring.prefix_reuse import shared_prefixes
     from ..settings.shipped import hparams_path
 
     demo = _DEMOS[arguments.model]

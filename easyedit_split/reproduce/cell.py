@@ -26,7 +26,7 @@ from ..evaluation.text import text_measures
 from ..generation import generate
 from ..models.loading import load_model
 from ..models.protocols import CausalLM, Tokenizer
-from ..scoring.prefix_store import shared_prefixes
+from ..scoring.prefix_reuse import shared_prefixes
 from ..settings.hyperparameters import Hyperparameters
 from ..storage.locks import folder_lock
 from ..sweeps.factors import sweep_factors

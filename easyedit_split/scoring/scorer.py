@@ -25,7 +25,7 @@ from ..models.parts import embedding_device, unwrap
 from ..models.protocols import CausalLM
 from .forward import run_rows
 from .memory import memory_for
-from .prefix_store import PrefixStore, prefix_store
+from .prefix_reuse import PrefixStore, prefix_store
 from .probe import rows_can_be_shared, states_can_be_kept
 from .rows import Batch, lay_out, row_length
 from .token_losses import Scratch, token_losses

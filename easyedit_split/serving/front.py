@@ -15,7 +15,7 @@ from .request import FIELD, RESOLVED, check_fields, is_asked, resolve
 
 def config(before: Any) -> Any:
     def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from .fit import check_engine, check_model
+        from .compatibility import check_engine, check_model
 
         made = before(self, *args, **kwargs)
         catalogue = catalogue_of(made)

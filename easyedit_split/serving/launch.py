@@ -83,7 +83,7 @@ def _model(model: str, catalogue: Catalogue) -> tuple[str, str]:
     """The model's folder or id and the dtype of its weights, once every artifact is known to fit it."""
     from transformers import AutoConfig
 
-    from .fit import check_model
+    from .compatibility import check_model
 
     if model == "demo":
         from ..demo import model_path

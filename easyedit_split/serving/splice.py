@@ -14,8 +14,8 @@ from vllm.config import ModelConfig, VllmConfig
 from ..changes.forms import LinearDelta, parts_of
 from ..models.guards import random_state_kept
 from .catalogue import Catalogue
+from .compatibility import check_engine, check_model
 from .dial import ATTRIBUTE, Added, Dial, Steering, apply_steered, block_steered
-from .fit import check_engine, check_model
 from .places import Place, find_place
 from .strengths import Strengths
 

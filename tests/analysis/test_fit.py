@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easyedit_split.analysis import decay, fit_preference, fit_utility
+from easyedit_split.analysis import decay, fit_preference, fit_utility, fitted_curves
 from easyedit_split.analysis.solve import (
     SCREEN_DROPS,
     Objective,
@@ -31,7 +31,7 @@ KINDS = sorted(FITS)
 
 
 def noisy(kind: str, scale: float, seed: int = 0, m: np.ndarray = M) -> np.ndarray:
-    return decay.curve(kind, m, PARAMS[kind]) + scale * np.random.default_rng(seed).normal(size=len(m))
+    return fitted_curves.curve(kind, m, PARAMS[kind]) + scale * np.random.default_rng(seed).normal(size=len(m))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,7 +42,7 @@ def test_recovers_the_law_without_noise(kind: str):
     np.testing.assert_allclose(result.vector, PARAMS[kind], rtol=2e-2)
     assert abs(result.continuity_residual) < 1e-7
     assert result.success and result.sides == "both" and result.n_free == len(PARAMS[kind]) - 1
-    assert list(result.params) == list(decay.parameter_names(kind))
+    assert list(result.params) == list(fitted_curves.parameter_names(kind))
     np.testing.assert_allclose(result.predict(M), noisy(kind, 0.0), atol=1e-3)
 
 
@@ -100,7 +100,7 @@ def test_one_sided_sweeps_fit_one_branch_and_say_so(kind: str, sign: int):
     m = sign * np.linspace(0.0, 20.0, 21)
     shape = SHAPE.copy() if sign > 0 else np.array([3.0, 135.0, 1.0, -2.0, 60.0, 1.0])
     params = np.concatenate([PARAMS[kind][:-6], shape])
-    y = decay.curve(kind, np.where(m == 0, sign * 5e-324, m), params)
+    y = fitted_curves.curve(kind, np.where(m == 0, sign * 5e-324, m), params)
     result = FITS[kind](m, y)
     side, other = ("plus", "minus") if sign > 0 else ("minus", "plus")
     assert result.sides == side and "one branch only" in result.message
@@ -193,9 +193,9 @@ def test_what_the_law_does_not_suppose_is_said():
 def test_a_bend_between_two_strengths_is_said():
     sharp = np.array([12.0, -9.0, 0.0, 0.05, 0.5, 0.0, 0.05, 0.5])  # falls to half within 0.4 of 0
     coarse, fine = M, np.unique(np.concatenate([M, np.linspace(-2, 2, 81)]))
-    said = fit_utility(coarse, decay.curve("utility", coarse, sharp)).message
+    said = fit_utility(coarse, fitted_curves.curve("utility", coarse, sharp)).message
     assert "between neighbouring strengths near m = " in said and "sweep more strengths" in said
-    assert "neighbouring" not in fit_utility(fine, decay.curve("utility", fine, sharp)).message
+    assert "neighbouring" not in fit_utility(fine, fitted_curves.curve("utility", fine, sharp)).message
 
 
 def test_gradients_of_the_search_against_differences():

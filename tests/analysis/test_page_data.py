@@ -9,7 +9,7 @@ import pytest
 from sweeps import M, sweep
 
 from easyedit_split import analysis
-from easyedit_split.analysis.lines import lines
+from easyedit_split.analysis.drawn_lines import lines
 from easyedit_split.analysis.page_data import Method, page_data, plain
 from easyedit_split.analysis.texts import SweptTexts
 

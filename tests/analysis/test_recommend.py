@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from easyedit_split import analysis
-from easyedit_split.analysis import bootstrap, decay
+from easyedit_split.analysis import bootstrap, fitted_curves
 from easyedit_split.analysis.predicted import GRID
 from easyedit_split.errors import FitError
 
@@ -23,11 +23,11 @@ STEP = 40 / (GRID - 1)
 
 
 def preference(m, power: float, scale: float = 30.0, alpha: float = 0.5):
-    return decay.curve("preference", m, [alpha, 0.0, 1.0, 0.0, scale, power, 0.0, scale, power])
+    return fitted_curves.curve("preference", m, [alpha, 0.0, 1.0, 0.0, scale, power, 0.0, scale, power])
 
 
 def utility(m, power: float = 1.0, scale: float = 100.0, size: float = 10.0):
-    return decay.curve("utility", m, [size, -12.0, 0.0, scale, power, 0.0, scale, power])
+    return fitted_curves.curve("utility", m, [size, -12.0, 0.0, scale, power, 0.0, scale, power])
 
 
 def fits(power: float = 0.5, m: np.ndarray = M):

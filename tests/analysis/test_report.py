@@ -15,7 +15,7 @@ from sweeps import M, sweep
 
 from easyedit_split import analysis
 from easyedit_split.analysis import canvas, plots
-from easyedit_split.analysis.lines import lines
+from easyedit_split.analysis.drawn_lines import lines
 from easyedit_split.errors import DataError, FitError
 
 

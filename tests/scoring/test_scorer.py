@@ -22,7 +22,7 @@ from easyedit_split.models.block_output import adds_to_stream
 from easyedit_split.models.sites import Site, resolve_site
 from easyedit_split.scoring import memory
 from easyedit_split.scoring.memory import zeros_somewhere
-from easyedit_split.scoring.prefix_store import shared_prefixes
+from easyedit_split.scoring.prefix_reuse import shared_prefixes
 from easyedit_split.scoring.rows import lay_out, row_length
 from easyedit_split.scoring.scorer import PairLosses, PairScorer, Reuse, sequence_nll
 from easyedit_split.scoring.token_losses import token_losses

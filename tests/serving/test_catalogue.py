@@ -15,7 +15,7 @@ from swept import write_sweep
 from easyedit_split import SteeringArtifact
 from easyedit_split.errors import ArtifactError, ConfigError
 from easyedit_split.serving.catalogue import Catalogue
-from easyedit_split.serving.fit import check_model
+from easyedit_split.serving.compatibility import check_model
 
 
 def test_it_goes_through_json(folder: Path) -> None:

@@ -20,7 +20,7 @@ from easyedit_split.data.tokens import Encoder
 from easyedit_split.errors import ArtifactError, ConfigError, SiteError
 from easyedit_split.models.sites import Site
 from easyedit_split.scoring.activations import collect_activations
-from easyedit_split.scoring.prefix_store import shared_prefixes
+from easyedit_split.scoring.prefix_reuse import shared_prefixes
 from easyedit_split.scoring.scorer import PairLosses, PairScorer
 from easyedit_split.settings.files import hyperparameters
 from easyedit_split.settings.hyperparameters import TrainConfig
