@@ -185,7 +185,7 @@ def _joined(m: Array, levels: Array, inner: NDArray[np.int64], share: Array, see
     curves = _cubic(m, levels, _slopes(m, levels), inner, share)
     if len(m) < 4:
         return curves
-    missed = _left_out(m, levels[0]) - levels[0]
+    missed = left_out(m, levels[0]) - levels[0]
     missed[[0, -1]] = missed[[1, -2]]
     size = LEFT_OUT * np.sqrt((missed[:-1] ** 2 + missed[1:] ** 2) / 2)
     error = np.random.default_rng([seed, 1]).normal(size=(len(levels) - 1, len(size))) * size
@@ -216,7 +216,7 @@ def _cubic(m: Array, level: Array, slopes: Array, inner: NDArray[np.int64], shar
     )  # fmt: skip
 
 
-def _left_out(m: Array, level: Array) -> Array:
+def left_out(m: Array, level: Array) -> Array:
     """What the cubic through the other points says at each inner strength, (K,)."""
     found = level.copy()
     for i in range(1, len(m) - 1):

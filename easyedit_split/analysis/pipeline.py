@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import FitError
 from . import bootstrap, fitted_curves, recommend
 from .fit import fit_preference, fit_utility
+from .gaps import least_known
 from .logodds import Curve, Sweep, beside, curves
 from .measured import Measured, measured
 from .pareto import BUDGETS, preference_at_budget
@@ -127,6 +128,16 @@ def strength_past_the_end(table: Sweep, max_utility_drop: float = 1.0) -> float 
     """
     check_budget(max_utility_drop)
     return recommend.strength_past_the_end(_points(table), max_utility_drop)
+
+
+def least_known_strength(table: Sweep, max_utility_drop: float = 1.0) -> float | None:
+    """The strength that would tell most about both curves, where they matter for the budget (see ``gaps``); or None.
+
+    Raises:
+        FitError, DataError: as ``analyse``.
+    """
+    check_budget(max_utility_drop)
+    return least_known(_points(table), max_utility_drop)
 
 
 def best_swept(table: Sweep, max_utility_drop: float = 1.0) -> float:

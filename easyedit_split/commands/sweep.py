@@ -38,6 +38,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         "(default: 0, at most 20)",
     )  # fmt: skip
     parser.add_argument(
+        "--strengths", type=int, metavar="N",
+        help="find N strengths from the curves themselves, in place of factors: as far out as the curves have more to "
+        "tell, then where they are known least, then where the best one lies (17 or more; 25 do well)",
+    )  # fmt: skip
+    parser.add_argument(
         "--refine", action="store_true", help="then add up to 8 strengths where the best one within the budget lies"
     )
     parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="that budget (default: 1)")
@@ -51,21 +56,28 @@ def run(arguments: argparse.Namespace) -> int:
     if wrong:
         raise ConfigError(f"{wrong[0]} is not read by sweep: its strengths are factors, as in factors=[-4,-2,0,2,4]")
 
+    if arguments.strengths is not None and (arguments.refine or "factors" in given_keys(arguments)):
+        raise ConfigError("--strengths finds and refines the strengths itself: leave out --refine and factors")
+
     import numpy as np
 
     from ..analysis.pipeline import check_budget
     from ..changes.provenance import source_of
     from ..distributed import processes, rank
     from ..folders import TEST, sweep_file
+    from ..scoring.prefix_reuse import shared_prefixes
     from ..storage.locks import folder_lock
     from ..sweeps.refine import refine, set_out
     from ..sweeps.run import sweep, sweep_header
+    from ..sweeps.search import check_strengths, search, searched
     from ..sweeps.table import settings_id
     from ..texts import check_number, drop_others, save_texts, write_texts
 
     budget = arguments.max_utility_drop
     check_budget(budget)
     check_number(arguments.texts)
+    if arguments.strengths is not None:
+        check_strengths(arguments.strengths)
     hp = settings(arguments)
     artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
     pairs = data(hp, "test_data")
@@ -79,15 +91,21 @@ def run(arguments: argparse.Namespace) -> int:
         model, tokenizer = load(hp)
         artifact.resolve_all(model)
         header = sweep_header(model, tokenizer, pairs, artifact)
-        if arguments.refine:
+        if arguments.strengths is not None:
+            header |= searched(arguments.strengths, budget)
+        elif arguments.refine:
             header |= set_out(factors, budget)
         plan = settings_id(header, factors, hp.reduction)
         target = sweep_file(target, bool(arguments.out), source_of(artifact), plan, hp.overwrite)
         partial = target.with_name(f".{target.name}.partial")
-        table = sweep(
-            model, tokenizer, pairs, artifact, factors, hp.reduction,
-            progress=True, partial=partial, partial_seconds=arguments.checkpoint_seconds, overwrite=hp.overwrite,
-        )  # fmt: skip
+        if arguments.strengths is not None:
+            with shared_prefixes():
+                table = search(model, tokenizer, pairs, artifact, arguments.strengths, hp.reduction, budget)
+        else:
+            table = sweep(
+                model, tokenizer, pairs, artifact, factors, hp.reduction,
+                progress=True, partial=partial, partial_seconds=arguments.checkpoint_seconds, overwrite=hp.overwrite,
+            )  # fmt: skip
         if arguments.refine:
             table = refine(model, tokenizer, pairs, artifact, table, budget)
         if arguments.any_model:

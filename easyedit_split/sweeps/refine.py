@@ -22,9 +22,9 @@ FURTHEST = 4.0  # times as far as the sweep went, at most
 
 def refine(
     model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, table: SweepTable,
-    max_utility_drop: float = 1.0, *, chat: bool | None = None,
+    max_utility_drop: float = 1.0, *, rounds: int = ROUNDS, chat: bool | None = None,
 ) -> SweepTable:  # fmt: skip
-    """`table` with the strengths that its advice for `max_utility_drop` nats stands on, at most 8 more.
+    """`table` with the strengths that its advice for `max_utility_drop` nats stands on, at most `rounds` more.
 
     Its header says, as `refined`, with which strengths it set out.
 
@@ -41,7 +41,7 @@ def refine(
     """
     table = replace(table, header=table.header | set_out(table.factors, max_utility_drop))
     furthest = FURTHEST * float(np.abs(table.factors).max())
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         m = strength_past_the_end(table, max_utility_drop)
         if m is None or abs(m) > furthest:
             m = strength_to_measure(table, max_utility_drop)

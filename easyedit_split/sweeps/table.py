@@ -48,7 +48,7 @@ class SweepTable:
     @property
     def settings_id(self) -> str:
         """The sweep's settings in 8 letters: model, pairs, how they were put, strengths (of a refined
-        sweep those it set out with), reduction and precision."""
+        sweep those it set out with, of one that finds its own how many), reduction and precision."""
         return settings_id(self.header, self.factors, self.reduction)
 
     def preference(self) -> np.ndarray:

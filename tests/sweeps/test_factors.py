@@ -12,7 +12,7 @@ from tiny import tiny_model
 
 from easyedit_split.data.pairs import PreferencePair
 from easyedit_split.errors import ConfigError
-from easyedit_split.sweeps.factors import PROBES, sweep_factors
+from easyedit_split.sweeps.factors import PROBES, end_of_side, sweep_factors
 from easyedit_split.sweeps.run import sweep
 
 PAIRS = [PreferencePair(f"question {i}", f"yes {i}", f"no {i}") for i in range(8)]
@@ -28,17 +28,52 @@ def test_as_many_strengths_as_asked_for_and_zero_is_one(lend: Any, tokenizer: An
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
 @pytest.mark.parametrize("scale", [0.1, 3.0])
-def test_each_side_ends_at_the_first_power_of_two_past_eight_nats(
+def test_each_side_ends_where_its_curves_have_no_more_to_tell(
     lend: Any, tokenizer: Any, kind: str, scale: float
 ) -> None:
-    """By a sweep of all of them at once."""
+    """By a sweep of all powers of two at once: nothing is decided before the end, and something at it."""
     model = lend(kind)
     artifact = noisy(model, "vector", layer=2, scale=scale)
     found = sweep_factors(model, tokenizer, PAIRS, artifact, 21)
     for sign, end in ((-1.0, found[0]), (1.0, found[-1])):
         table = sweep(model, tokenizer, PAIRS, artifact, [0.0, *(sign * m for m in PROBES)], "sum")
-        spent = (table.utility()[0] - table.utility()[1:]).mean(axis=1)
-        assert end == sign * next((m for m, s in zip(PROBES, spent, strict=True) if s > 8), PROBES[-1])
+        utility, preference = table.utility().mean(axis=1), table.preference().mean(axis=1)
+        spent = np.maximum.accumulate(utility) - utility
+        moved = np.maximum.accumulate(np.abs(preference - preference[0]))
+        furthest = [
+            preference[: k + 1][np.abs(preference[: k + 1] - preference[0]).argmax()] for k in range(len(moved))
+        ]
+        turned = np.abs(np.array(furthest) - preference) > moved / 4
+        rests = np.abs(np.diff(preference, prepend=np.inf)) < moved / 20
+        over = (spent > 8) | ((moved > 1) & (turned | rests))
+        last = int(np.argmax(over)) if over.any() else len(PROBES)
+        assert end == sign * PROBES[last - 1]
+
+
+def curves(preference: Any, utility: Any) -> Any:
+    """Losses of two pairs with these mean log-odds."""
+
+    def losses(m: float) -> np.ndarray:
+        p, log_odds = np.array([preference(m) - 1, preference(m) + 1]), utility(m)
+        log_p = -np.logaddexp(0.0, -log_odds)  # of both answers together
+        return np.array([np.logaddexp(0.0, -p) - log_p, np.logaddexp(0.0, p) - log_p])
+
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("preference", "utility", "end"),
+    [
+        (lambda m: 0.5 * m, lambda m: -10 - m, 16.0),  # 8 nats spent at 8 exactly, so at the next
+        (lambda m: 0.5 * m, lambda m: -10 + 2 * min(m, 4) - (m > 4) * (m - 4), 16.0),  # 12 nats below its peak at 4
+        (lambda m: 5 * m - m**2 / 2, lambda m: -10.0, 8.0),  # 12 nats at 4, and 8 nats at 8
+        (lambda m: 6 * np.tanh(m), lambda m: -10.0, 4.0),  # at 4 it moves by less than a twentieth
+        (lambda m: -6 * np.tanh(m), lambda m: -10.0, 4.0),  # falling is a way as well
+        (lambda m: 0.001 * m, lambda m: -10.0, 512.0),  # noise has not moved, so it has not come to rest
+    ],
+)
+def test_where_a_side_ends(preference: Any, utility: Any, end: float) -> None:
+    assert end_of_side(curves(preference, utility), 1.0) == end
 
 
 def test_in_float16_a_strong_change_ends_where_the_model_overflows(tokenizer: Any) -> None:
