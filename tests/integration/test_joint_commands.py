@@ -175,7 +175,7 @@ def test_in_a_folder_with_others_it_is_named_by_its_layers(
     assert "choose one with layer=" in _said(capsys, ask, 2)
     changes = {change.layer: change for change in find_changes([tmp_path])}
     assert set(changes) == {(1, 2), (1, 2, 3), 2}
-    assert changes[(1, 2, 3)].file == tmp_path / "layer_1-3.safetensors"
+    assert changes[(1, 2, 3)].file == str(tmp_path / "layer_1-3.safetensors")
     assert ", layer=(1, 2, 3))" in _attached(changes[(1, 2, 3)], Strengths(2.0, 2.0))
     for layer in changes:
         assert "# m = 2" in _said(capsys, [*ask, *_which(layer)])
