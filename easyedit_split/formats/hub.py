@@ -117,7 +117,7 @@ def push(
     _check_token()
     shared = _without_paths(artifact, base_model)
     found = None if sweep is None else _analysed(artifact, sweep)
-    with TemporaryDirectory() as room:
+    with _room() as room:
         folder = Path(room)
         files = {file.name: file for file in [shared.save(folder)]}
         if found is not None:
@@ -151,6 +151,16 @@ def _is_repository(name: str) -> bool:
 def _check_repository(name: str, what: str = "repository") -> None:
     if not _is_repository(name):
         raise ConfigError(f"{what} {name!r} is no name on the hub: write OWNER/NAME")
+
+
+def _room() -> TemporaryDirectory[str]:
+    """A folder in which the files are made before anything is sent."""
+    try:
+        return TemporaryDirectory()
+    except OSError as error:
+        raise ArtifactError(
+            f"there is no folder to write the card in ({error.strerror}): set TMPDIR to one that can be written"
+        ) from None
 
 
 def _check_token() -> None:

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,9 @@ def test_no_path_of_this_machine_is_written(change: es.SteeringArtifact, hub: Hu
         assert head.get("base_model") == base
 
 
-def test_mistakes_are_one_sentence(change: es.SteeringArtifact, hub: Hub, lend: Any, tmp_path: Path) -> None:
+def test_mistakes_are_one_sentence(
+    change: es.SteeringArtifact, hub: Hub, lend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for wrong in ("change", "a/b/c", "/tmp/x", "me/", "me/ä", "me/a b"):
         with pytest.raises(ConfigError, match="is no name on the hub: write OWNER/NAME"):
             change.push_to_hub(wrong)
@@ -225,6 +228,13 @@ def test_mistakes_are_one_sentence(change: es.SteeringArtifact, hub: Hub, lend: 
         noisy(lend("qwen2"), "lora").push_to_hub("me/change")
     assert "\n" not in str(error.value)
     assert es.load("me/change").id == change.id
+    asked = len(hub.requests)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(
+        ArtifactError, match=r"no folder to write the card in \(No such file or directory\): set TMPDIR"
+    ):
+        change.push_to_hub("me/change")
+    assert len(hub.requests) == asked
 
 
 @pytest.mark.filterwarnings("ignore:no strength given")
