@@ -65,6 +65,16 @@ def tokenizer() -> Any:
     return tiny_tokenizer()
 
 
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser, started once a module; skips where there is none."""
+    from browser import start
+
+    driver = start(tmp_path_factory.mktemp("browser"))
+    yield driver
+    driver.quit()
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A hub on the loopback address (`hub_server.Hub`), which huggingface_hub takes for the real one."""
