@@ -55,13 +55,16 @@ def load_sweeps(path: str | Path) -> dict[Path, SweepTable]:
     return tables
 
 
-def own_sweep(folder: Path, artifact: SteeringArtifact) -> SweepTable | None:
+def own_sweep(folder: Path | None, artifact: SteeringArtifact) -> SweepTable | None:
     """The first sweep in the change's folder that is of this change.
+
+    Args:
+        folder: None where nothing lies beside the change (see `formats.hub.Place.home`).
 
     Raises:
         ArtifactError: a broken sweep there, or one of a change that is not.
     """
-    tables = load_sweeps(folder).values() if sweeps_in(folder) else ()
+    tables = load_sweeps(folder).values() if folder is not None and sweeps_in(folder) else ()
     return next((table for table in tables if same_change(_source(table), source_of(artifact))), None)
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from .common import hparams_options, load_artifact, settings
+
+if TYPE_CHECKING:
+    from ..changes.artifact import SteeringArtifact
+    from ..formats.hub import Place
+    from ..sweeps.table import SweepTable
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +30,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..formats.hub import find
-    from ..run_folder import own_sweep
     from ..sweeps.table import SweepTable
 
     hp = settings(arguments)
     place = find(arguments.artifact)
     artifact = load_artifact(place, hp)
-    beside = None if place.home is None else own_sweep(place.home, artifact)
-    sweep = SweepTable.load(arguments.sweep) if arguments.sweep else beside
+    sweep = SweepTable.load(arguments.sweep) if arguments.sweep else _beside(place, artifact)
     address = artifact.push_to_hub(
         arguments.repository, base_model=arguments.base_model, license=arguments.license, sweep=sweep,
         private=arguments.private,
@@ -39,3 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     curves = "with the curves of its sweep" if sweep is not None else "without curves, for want of a sweep"
     print(f"{artifact.form} at {artifact.site}, {curves} -> {address}")
     return 0
+
+
+def _beside(place: Place, artifact: SteeringArtifact) -> SweepTable | None:
+    """The change's own sweep, unless it was made on other weights than the change."""
+    from ..run_folder import own_sweep
+
+    found = own_sweep(place.home, artifact)
+    return None if found is None or found.header.get("any_model") else found

@@ -115,7 +115,7 @@ def _change(file: Path, place: Place, max_utility_drop: float, any_model: bool) 
 
     folder, several = file.parent, len(list(file.parent.glob(LAYERS))) > 1
     artifact = SteeringArtifact.load(file)
-    table = None if place.repository else own_sweep(folder, artifact)
+    table = own_sweep(None if place.repository else folder, artifact)
     curves = None if table is None else curves_of(table, max_utility_drop)
     layers = tuple(dict.fromkeys(site.layer for site in artifact.site.sites))
     layer = (layers[0] if len(layers) == 1 else layers) if several else None

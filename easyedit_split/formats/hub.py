@@ -197,6 +197,8 @@ def _analysed(artifact: Change, sweep: SweepTable) -> Analysis:
     made_from = sweep.header.get("artifact") or {}
     if not same_change(made_from, source_of(artifact)):
         raise ArtifactError("the sweep is of another change than the one that is pushed: give its own")
+    if sweep.header.get("any_model"):
+        raise ArtifactError("the sweep was made with --any-model, on other weights than the change's: give its own")
     return analyse(sweep, artifact.calibration.budget) if artifact.calibration else analyse(sweep)
 
 

@@ -173,7 +173,12 @@ def test_pushed_from_the_command_line(
     files = hub.files("me/change")
     assert b"license: mit" in files["README.md"] and files["curves.png"].startswith(b"\x89PNG")
     assert es.load("me/change").calibration == change.calibration
-    (tmp_path / "swept" / "sweep.parquet").unlink()
+    beside = tmp_path / "swept" / "sweep.parquet"
+    table = es.SweepTable.load(beside)
+    replace(table, header={**table.header, "any_model": True}).save(beside)
+    assert "without curves" in said(push)
+    assert "with --any-model, on other weights" in said([*push, "--sweep", str(beside)], 2)
+    beside.unlink()
     assert "without curves, for want of a sweep ->" in said(push)
     assert set(hub.files("me/change")) == {".gitattributes", FILE, "README.md"}
     change.scaled(2.0).save(tmp_path / "swept")
