@@ -96,16 +96,19 @@ def write_calibration(folder: str | Path, table: SweepTable, analysis: Analysis)
     return replace(SteeringArtifact.load(file), calibration=calibration).save(folder), calibration
 
 
-def find_calibration(artifact: SteeringArtifact, folder: Path) -> tuple[Calibration | None, Range | None]:
+def find_calibration(artifact: SteeringArtifact, folder: Path | None) -> tuple[Calibration | None, Range | None]:
     """The strength of a change that lies in `folder`, and the strengths it was swept over; None where not known.
+
+    Args:
+        folder: None where nothing lies beside the change (see `formats.hub.Place.home`).
 
     Raises:
         ArtifactError: a broken sweep, or one of another change.
     """
     if artifact.calibration is not None:
         return artifact.calibration, artifact.calibration.swept
-    file = folder / TEST
-    if not file.exists():
+    file = None if folder is None else folder / TEST
+    if file is None or not file.exists():
         return None, None
     table = SweepTable.load(file)
     made_with = _source(table)

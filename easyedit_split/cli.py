@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "test that a vector steers: an exit status for a gain within a budget",
     "layers": "find the layer to steer",
     "export": "carry a change elsewhere: Hugging Face checkpoint, PEFT, EasyEdit, GGUF",
+    "push": "share a change on the Hugging Face hub, with a card that says which strength to use",
     "serve": "serve changes with vLLM, a strength for each request",
     "doctor": "say what is installed, what is missing and how to get it",
 }

@@ -25,6 +25,7 @@ from .analysis.names import method_names
 from .analysis.pipeline import Analysis, analyse
 from .analysis.report import Report, write_report
 from .analysis.tables import Key, Table
+from .changes.provenance import source_of
 from .errors import ArtifactError, FitError
 from .folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, check_of_change, same_change, sweeps_in
 from .storage.files import write_atomically, write_text
@@ -52,6 +53,19 @@ def load_sweeps(path: str | Path) -> dict[Path, SweepTable]:
     for file, table in tables.items():
         check_of_change(file, _source(table), file.parent, AGAIN)
     return tables
+
+
+def own_sweep(folder: Path | None, artifact: SteeringArtifact) -> SweepTable | None:
+    """The first sweep in the change's folder that is of this change.
+
+    Args:
+        folder: None where nothing lies beside the change (see `formats.hub.Place.home`).
+
+    Raises:
+        ArtifactError: a broken sweep there, or one of a change that is not.
+    """
+    tables = load_sweeps(folder).values() if folder is not None and sweeps_in(folder) else ()
+    return next((table for table in tables if same_change(_source(table), source_of(artifact))), None)
 
 
 def _source(table: SweepTable) -> dict[str, Any]:

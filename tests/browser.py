@@ -1,7 +1,8 @@
-"""Headless Chromium, driven by its own driver; never on the network but for loopback."""
+"""Headless Chromium, driven by its own driver, and a page in it; never on the network but for loopback."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,44 @@ const says = (e) => !e.disabled && [...e.childNodes].some((n) => n.nodeType === 
 const found = [...document.querySelectorAll('main *, header *')].filter(says);
 return found.filter((e) => contrast(e) < 4.5).map((e) => contrast(e) + e.outerHTML.slice(0, 90));
 """
+
+
+class Page:
+    """What is open in the browser, as a visitor reads it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def all(self, css: str) -> list[Any]:
+        return self.driver.find_elements("css selector", css)
+
+    def one(self, css: str) -> Any:
+        return self.driver.find_element("css selector", css)
+
+    def text(self, css: str) -> str:
+        """As it stands in the document, not as it is laid out."""
+        return self.one(css).get_property("textContent")
+
+    def picture(self, name: str) -> bytes:
+        """A screenshot; kept in the folder that PAGE_PICTURES names."""
+        png = self.driver.get_screenshot_as_png()
+        if os.environ.get("PAGE_PICTURES"):
+            Path(os.environ["PAGE_PICTURES"], f"{name}.png").write_bytes(png)
+        return png
+
+    def said(self) -> list[str]:
+        """What the console holds, which is taken from it."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def check_nothing_ran(self) -> None:
+        """Nothing of the data must have run as script (see `nasty`)."""
+        assert self.driver.execute_script("return window.broken") is None
+
+    def check_layout(self, scheme: str) -> None:
+        """Nothing sticks out of the window, the ground is of the scheme, and every text can be read on it."""
+        ask = self.driver.execute_script
+        assert ask("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert ask(OUTSIDE) == []
+        red = ask("return getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
+        assert (int(red) < 64) == (scheme == "dark")
+        assert ask(FAINT) == []

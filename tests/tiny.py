@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,13 @@ def tiny_model(kind: str, layers: int = 4, seed: int = 0, dtype: torch.dtype = t
             elif "embed" not in name:
                 parameter.copy_(torch.randn_like(parameter) * 0.15)
     return model.eval().requires_grad_(False)
+
+
+def saved_model(folder: Path, kind: str = "qwen2", **options: Any) -> Path:
+    """`folder`, with a tiny model and its tokenizer in it, as `from_pretrained` wants them."""
+    tiny_model(kind, **options).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def random_delta(delta: Any, scale: float = 0.1, seed: int = 1) -> Any:

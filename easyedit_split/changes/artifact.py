@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArtifactError, ConfigError, SiteError
+from ..errors import ConfigError, SiteError
 from ..models.identity import adds_at_block_output, check_model
 from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite, Site, Sites, resolve_site
@@ -238,8 +238,8 @@ class SteeringArtifact:
             The commit's address.
 
         Raises:
-            ConfigError: a name or licence that the hub does not take, or no model named. ArtifactError: a sweep of
-                another change, or the hub cannot be reached or refuses.
+            ConfigError: a name or licence that the hub does not take, no model named, or no token here. ArtifactError:
+                a sweep of another change, or the hub cannot be reached or refuses.
         """
         from ..formats.hub import push
 
@@ -259,24 +259,22 @@ class SteeringArtifact:
         """
         from ..formats.hub import fetch
 
-        return cls.load(fetch(repository, revision), layer)
+        place = fetch(repository, revision)
+        with place.named():
+            return cls.load(place.path, layer)
 
 
 def load(
     name: str | Path, *, layer: int | Sequence[int] | None = None, revision: str | None = None
 ) -> SteeringArtifact:
-    """A change from its folder or file; or, where there is none of that name, from the hub's repository OWNER/NAME.
+    """A change from its folder or file; or, where there is none of that name, from the hub's repository OWNER/NAME
+    (`OWNER/NAME@REVISION` names a revision, too).
 
     Raises:
         ConfigError: a revision of what lies in a folder. ArtifactError: see `SteeringArtifact.load`, `from_hub`.
     """
-    from ..formats.hub import is_repository
+    from ..formats.hub import find
 
-    if is_repository(str(name)) and not Path(name).exists():
-        try:
-            return SteeringArtifact.from_hub(str(name), revision=revision, layer=layer)
-        except ArtifactError as error:
-            raise ArtifactError(f"{name} is no folder here, and {error}") from error
-    if revision is not None:
-        raise ConfigError(f"revision {revision!r} of {name}: only a repository on the hub (OWNER/NAME) has revisions")
-    return SteeringArtifact.load(name, layer)
+    place = find(name, revision)
+    with place.named():
+        return SteeringArtifact.load(place.path, layer)

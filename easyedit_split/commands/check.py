@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, FitError
-from .common import any_model_option, data, hparams_options, load, load_artifact, print_table, settings
+from .common import WHERE, any_model_option, data, hparams_options, load, load_artifact, print_table, settings
 from .import_ import source_options
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ ON_THE_WAY = 5  # strengths from 0 to the one that is asked about
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("vector", metavar="VECTOR", help="the folder of a change, or a file that import reads")
+    parser.add_argument("vector", metavar="VECTOR", help=f"a change ({WHERE}), or a file that import reads")
     parser.add_argument("--pairs", required=True, metavar="FILE", help="pairs to measure it on")
     parser.add_argument("-m", type=float, metavar="M", help="strength (default: the one it keeps, else the best one)")
     parser.add_argument("--gain", type=float, default=1.0, metavar="NATS", help="preference to be gained (default: 1)")
@@ -86,12 +85,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _change(arguments: argparse.Namespace, hp: Hyperparameters) -> SteeringArtifact:
+    from ..formats.hub import LAYERS, find
     from ..importing import read_change
 
-    path = Path(arguments.vector)
-    own = any(path.glob("layer_*.safetensors")) if path.is_dir() else path.match("layer_*.safetensors")
+    place = find(arguments.vector)
+    own = bool(place.files) if place.path.is_dir() else place.path.match(LAYERS)
     if own and (arguments.site or arguments.pick):
-        raise ConfigError(f"{path} is a change of this package, which knows its site: leave --site and --pick out")
+        raise ConfigError(f"{place} is a change of this package, which knows its site: leave --site and --pick out")
     return (
-        load_artifact(str(path), hp, arguments.any_model) if own else read_change(path, arguments.site, arguments.pick)
+        load_artifact(place, hp, arguments.any_model)
+        if own
+        else read_change(place.path, arguments.site, arguments.pick)
     )

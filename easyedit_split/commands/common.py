@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ..analysis.pipeline import Analysis
     from ..changes.artifact import SteeringArtifact
     from ..changes.calibration import Calibration
+    from ..formats.hub import Place
     from ..sweeps.table import SweepTable
 
+WHERE = "the folder that train wrote, or OWNER/NAME or OWNER/NAME@REVISION on the hub"
 FAR = 10.0  # times the largest trained factor
 
 
@@ -113,39 +115,44 @@ def load(hp: Hyperparameters) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def artifact_option(parser: argparse.ArgumentParser, use: str, required: bool = False) -> None:
+    """`--artifact`: a folder, or a repository of the hub."""
+    parser.add_argument("--artifact", required=required, metavar="DIR|OWNER/NAME", help=f"{use} ({WHERE})")
+
+
 def check_steered(arguments: argparse.Namespace) -> None:
     """Check that strengths are given only together with the change that they are of."""
     if arguments.m and not arguments.artifact:
         raise ConfigError(f"-m {arguments.m[0]:g} is the strength of a change: name its folder with --artifact DIR")
 
 
-def load_artifact(folder: str, hp: Hyperparameters, any_model: bool = False) -> SteeringArtifact:
-    """The change in a folder that `train` wrote, or in a repository of the hub; where there are several, `layers=[N]`
-    says which (`layers=[N,M] joint=true` the one of these layers).
+def load_artifact(place: Place, hp: Hyperparameters, any_model: bool = False) -> SteeringArtifact:
+    """The change at a place; of several, `layers=[N]` says which (`layers=[N,M] joint=true` the one of these layers).
 
     Args:
         any_model: it may be used with other weights than it was made for.
 
     Raises:
-        ArtifactError: see `changes.artifact.load`.
+        ArtifactError: see `SteeringArtifact.load`.
     """
-    from ..changes import artifact as artifacts
+    from ..changes.artifact import SteeringArtifact
 
     layers = hp.layer_groups
-    artifact = artifacts.load(folder, layer=layers[0] if len(layers) == 1 else None)
+    with place.named():
+        artifact = SteeringArtifact.load(place.path, layers[0] if len(layers) == 1 else None)
     return artifact.for_any_model() if any_model else artifact
 
 
-def own_strength(artifact: SteeringArtifact, folder: Path) -> Calibration | None:
-    """What is used where no strength was said, after saying so: what the change in `folder` keeps, or what the sweep
-    beside it recommends; None, for 1, where neither says one.
+def own_strength(artifact: SteeringArtifact, place: Place) -> Calibration | None:
+    """What is used where no strength was said, after saying so: what the change keeps, or what the sweep beside it
+    recommends; None, for 1, where neither says one.
 
     Raises:
         ConfigError: what they say is not reliable. ArtifactError: see `calibrate.find_calibration`.
     """
     from ..calibrate import find_calibration
 
-    found, _ = find_calibration(artifact, folder if folder.is_dir() else folder.parent)
+    found, _ = find_calibration(artifact, place.home)
     kept = replace(artifact, calibration=found).kept_strength() if found else None
     said = kept or "the change keeps no strength, so m = 1: sweep it and use fit --write, or give -m"
     print(f"note: no strength given: {said}")
@@ -177,7 +184,7 @@ def keep_strength(folder: Path, table: SweepTable, analysis: Analysis, name: str
     return True
 
 
-def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[float]) -> list[str]:
+def far_strengths(place: Place, artifact: SteeringArtifact, strengths: Sequence[float]) -> list[str]:
     """A note for each strength past what the change was swept over, or, where it was not swept, far past what it was
     trained with."""
     from ..analysis.reliability import largest_trained
@@ -185,14 +192,14 @@ def far_strengths(folder: Path, artifact: SteeringArtifact, strengths: Sequence[
     from ..folders import same_change, sweeps_in
     from ..sweeps.table import SweepTable
 
-    home = folder if folder.is_dir() else folder.parent
-    own = []
-    for file in sweeps_in(home):
+    ends = [] if artifact.calibration is None else [*artifact.calibration.swept]
+    for file in [] if place.home is None else sweeps_in(place.home):
         with suppress(ArtifactError):  # a broken sweep says nothing of the change
             table = SweepTable.load(file)
-            own += [table] if same_change(table.header.get("artifact") or {}, source_of(artifact)) else []
-    if own:
-        low, high = min(float(t.factors.min()) for t in own), max(float(t.factors.max()) for t in own)
+            if same_change(table.header.get("artifact") or {}, source_of(artifact)):
+                ends += [float(table.factors.min()), float(table.factors.max())]
+    if ends:
+        low, high = min(ends), max(ends)
         said = f"the change was swept from {low:g} to {high:g}, and what it does past that was not measured"
         return [f"m = {m:g} is past the sweep: {said}" for m in strengths if m < low or m > high]
     most = FAR * (largest_trained(artifact.origin) or math.inf)

@@ -15,7 +15,8 @@ DEMO = Path("runs/demo")
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="*", metavar="RUN",
-        help=f"folders of changes or of runs, all of one model (default: the demo's in {DEMO}, trained if need be)",
+        help="folders of changes or of runs, or OWNER/NAME or OWNER/NAME@REVISION on the hub, all of one model "
+        f"(default: the demo's in {DEMO}, trained if need be)",
     )  # fmt: skip
     parser.add_argument("--model", metavar="FOLDER", help="the model (default: the one the changes were made for)")
     parser.add_argument("--dtype", default="float32", help="float32 (default), bfloat16, float16 or auto")
@@ -82,7 +83,8 @@ def _model_of(changes: list) -> str:
         return "demo"
     if not Path(name).is_dir():
         raise ConfigError(
-            f"the change was made for {name or 'a model it does not name'}: say where with --model FOLDER"
+            f"the change was made for {name or 'a model it does not name'}: say where with --model FOLDER, or name one "
+            "on the hub with --model OWNER/NAME"
         )
     return name
 

@@ -15,6 +15,7 @@ from ..folders import EVALUATION, beside
 from ..storage.files import write_text
 from .common import (
     any_model_option,
+    artifact_option,
     check_steered,
     data,
     far_strengths,
@@ -28,9 +29,7 @@ from .common import (
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--artifact", metavar="DIR", help="steer with the change in this folder; without it, nothing is"
-    )
+    artifact_option(parser, "steer with this change; without it, nothing is steered")
     parser.add_argument(
         "-m", type=float, action="append", metavar="M", help="strength; may be repeated (default: 0, 1)"
     )
@@ -47,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.accuracy import has_fixed_answers
     from ..evaluation.rubrics import rubric
     from ..folders import check_home
+    from ..formats.hub import find
 
     check_steered(arguments)
     for name in arguments.rubric:
@@ -54,11 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     hp = settings(arguments)
     folder, pairs = output_dir(hp), data(hp, "test_data")
     judge = _judge(hp, arguments.rubric)
-    artifact = load_artifact(arguments.artifact, hp, arguments.any_model) if arguments.artifact else None
+    place = find(arguments.artifact) if arguments.artifact else None
+    artifact = load_artifact(place, hp, arguments.any_model) if place else None
     strengths = (arguments.m or [0.0, 1.0]) if artifact else [0.0]
-    if artifact:
+    if artifact and place:
         check_home(folder, source_of(artifact))
-        for note in far_strengths(Path(arguments.artifact), artifact, strengths):
+        for note in far_strengths(place, artifact, strengths):
             print(f"note: {note}")
     model, tokenizer = load(hp)
     runs = [_texts(hp, model, tokenizer, pairs, artifact, m) for m in strengths]

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import any_model_option, hparams_options, load, load_artifact, own_strength, settings
+from .common import any_model_option, artifact_option, hparams_options, load, load_artifact, own_strength, settings
 
 if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
+    from ..formats.hub import Place
     from ..settings.hyperparameters import Hyperparameters
 
 _TARGETS = {
@@ -21,7 +22,7 @@ _TARGETS = {
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--artifact", required=True, metavar="DIR", help="the folder that train wrote")
+    artifact_option(parser, "the change to carry", required=True)
     parser.add_argument(
         "--to", required=True, choices=_TARGETS, help="; ".join(f"{k}: {v}" for k, v in _TARGETS.items())
     )
@@ -37,19 +38,22 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..formats.hub import find
+
     hp = settings(arguments)
-    artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
+    place = find(arguments.artifact)
+    artifact = load_artifact(place, hp, arguments.any_model)
     if arguments.m is None:
-        arguments.m = _own_strength(arguments, artifact)
+        arguments.m = _own_strength(arguments, artifact, place)
     write = {"hf": _hf, "peft": _peft, "gguf": _gguf, "easyedit": _easyedit}[arguments.to]
     print(write(arguments, hp, artifact))
     return 0
 
 
-def _own_strength(arguments: argparse.Namespace, artifact: SteeringArtifact) -> float:
+def _own_strength(arguments: argparse.Namespace, artifact: SteeringArtifact, place: Place) -> float:
     from ..errors import ConfigError
 
-    kept = own_strength(artifact, Path(arguments.artifact))
+    kept = own_strength(artifact, place)
     if kept and arguments.without_db:
         raise ConfigError(f"{kept}: that is with db, and --without-db leaves it out; give -m")
     return kept.m if kept else 1.0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .common import (
     any_model_option,
+    artifact_option,
     check_steered,
     far_strengths,
     hparams_options,
@@ -19,7 +20,7 @@ from .common import (
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--artifact", metavar="DIR", help="steer with the change in this folder")
+    artifact_option(parser, "steer with this change")
     parser.add_argument(
         "-m",
         type=float,
@@ -37,19 +38,20 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from transformers import TextStreamer
 
+    from ..formats.hub import find
     from ..generation import generate
 
     check_steered(arguments)
     hp = settings(arguments)
     prompts = _prompts(arguments)
-    artifact = load_artifact(arguments.artifact, hp, arguments.any_model) if arguments.artifact else None
+    place = find(arguments.artifact) if arguments.artifact else None
+    artifact = load_artifact(place, hp, arguments.any_model) if place else None
     strengths = [(m, m) for m in arguments.m or hp.multipliers]
-    if artifact:
-        folder = Path(arguments.artifact)
+    if artifact and place:
         if not strengths:
-            kept = own_strength(artifact, folder)
+            kept = own_strength(artifact, place)
             strengths = [(kept.m1, kept.m2) if kept else (1.0, 1.0)]
-        for note in far_strengths(folder, artifact, sorted({m for both in strengths for m in both})):
+        for note in far_strengths(place, artifact, sorted({m for both in strengths for m in both})):
             print(f"note: {note}")
     model, tokenizer = load(hp)
     for m1, m2 in strengths if artifact else [(0.0, 0.0)]:

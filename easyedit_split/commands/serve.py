@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from .common import WHERE
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "artifacts", nargs="+", metavar="FOLDER|NAME=FOLDER", help="artifacts to serve, each under its folder's name"
-    )
+        "artifacts", nargs="+", metavar="CHANGE",
+        help=f"changes to serve ({WHERE}), each under the last part of its name, or as NAME=CHANGE",
+    )  # fmt: skip
     parser.add_argument("--model", required=True, metavar="MODEL", help="a folder, a hub id, or demo")
     parser.epilog = "Everything else is passed on to `vllm serve` (--port, --dtype, --max-model-len, …)."
     parser.set_defaults(passed_on=[])

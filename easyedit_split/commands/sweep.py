@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from .common import (
     any_model_option,
+    artifact_option,
     checkpoint_option,
     data,
     given_keys,
@@ -25,7 +26,7 @@ OTHER_STRENGTHS = ("steering_factors", "multipliers")  # keys with strengths tha
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--artifact", required=True, metavar="DIR", help="the folder that train wrote")
+    artifact_option(parser, "the change to sweep", required=True)
     parser.add_argument(
         "--out", metavar="FILE",
         help="the table to write (default: sweep.parquet in output_dir; a second sweep of other settings goes beside "
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..changes.provenance import source_of
     from ..distributed import processes, rank
     from ..folders import TEST, sweep_file
+    from ..formats.hub import find
     from ..scoring.prefix_reuse import shared_prefixes
     from ..storage.locks import folder_lock
     from ..sweeps.refine import refine, set_out
@@ -79,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.strengths is not None:
         check_strengths(arguments.strengths)
     hp = settings(arguments)
-    artifact = load_artifact(arguments.artifact, hp, arguments.any_model)
+    artifact = load_artifact(find(arguments.artifact), hp, arguments.any_model)
     pairs = data(hp, "test_data")
     target = Path(arguments.out or output_dir(hp) / TEST)
     factors = np.array(hp.factors or np.linspace(-20, 20, 41))

@@ -50,7 +50,8 @@ def _attached(change: DialledChange, strengths: Strengths) -> str:
     layer = "" if change.layer is None else f", layer={change.layer}"
     turned = f"m={strengths.m1!r}" if _together(strengths) else f"m1={strengths.m1!r}, m2={strengths.m2!r}"
     insisting = ", any_model=True" if change.any_model else ""
-    return f"es.SteeringArtifact.load({str(change.folder)!r}{layer}).attach(model, {turned}{insisting})"
+    load = "es.load" if change.repository else "es.SteeringArtifact.load"
+    return f"{load}({change.home!r}{layer}).attach(model, {turned}{insisting})"
 
 
 def _which(layer: int | tuple[int, ...] | None) -> list[str]:
@@ -66,7 +67,7 @@ def _command(
         return NO_COMMAND
     words = ["easyedit-split", "generate"]
     for change, strengths in on:
-        words += ["--artifact", str(change.folder), "-m", repr(strengths.m1)]
+        words += ["--artifact", change.home, "-m", repr(strengths.m1)]
         words += _which(change.layer)
         words += ["--any-model"] if change.any_model else []
     words += [f"--prompt={turns[0]['content']}"]

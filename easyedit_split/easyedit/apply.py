@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from ..changes.attach import Handle, Strength
 from ..errors import ConfigError
 from ..models.parts import has_norm_after_mlp
 from ..models.sites import ResolvedSite
-from .artifacts import from_state, read_folder
+from ..settings.hyperparameters import Hyperparameters
+from .artifacts import at_layer, from_state, read_whole
 from .dictionary_token import SteeringToken, block_tokens
 from .host import load_wrapper, plain_model, wrapped_blocks
 from .hparams import frozen
@@ -40,7 +41,8 @@ class GatedHandle(Handle):
 def apply_vectors(hparams: Any, wrapper: Any = None, vectors: Any = None) -> Any:
     """Steer EasyEdit's `wrapper` at `hparams.layers` with one multiplier each; returns the wrapper.
 
-    Without multipliers the change of one layer has the strength that it keeps, or 1 where it keeps none.
+    Without multipliers one change, of one layer or of several that are all named, has the strength that it keeps; or 1
+    where it is of one layer and keeps none.
 
     What this method had attached at those layers before is replaced. Everything is read and checked first, so that
     an error leaves the wrapper as it was.
@@ -74,36 +76,52 @@ def _plan(hparams: Any, vectors: Any) -> list[tuple[float, SteeringArtifact]]:
     """Multiplier and artifact of each layer, all read before anything is attached."""
     settings = frozen(hparams)
     layers, multipliers = settings.layers, settings.multipliers
-    if not layers or len(layers) != (len(multipliers) or 1):  # kept strengths were found for one change at a time
-        raise ConfigError(
-            f"{settings.source}: {len(layers)} layers but {len(multipliers)} multipliers; give one a layer"
-        )
+    if not layers or multipliers and len(layers) != len(multipliers):
+        raise ConfigError(_one_a_layer(settings))
     if len(set(layers)) < len(layers):
         raise ConfigError(f"{settings.source}: layers {list(layers)} names a layer twice; name each once")
-    artifacts = [_artifact(hparams, vectors, layer, settings.concept_id or 0) for layer in layers]
+    changes = [_change(hparams, vectors, layer, settings.concept_id or 0) for layer in layers]
+    artifacts = [at_layer(change, layer) for change, layer in zip(changes, layers, strict=True)]
     for artifact in artifacts:
         if hparams.intervention_method not in (None, artifact.form):
             raise ConfigError(
                 f"{settings.source}: intervention_method is {hparams.intervention_method!r} but layer "
                 f"{artifact.site.layer} was trained as {artifact.form!r}; name that one, or leave the key out"
             )
-    strengths = multipliers or [_kept_strength(artifacts[0], hparams.alg_name)]
+    strengths = multipliers or [_kept_strength(changes, settings)] * len(layers)
     return list(zip(strengths, artifacts, strict=True))
 
 
-def _kept_strength(artifact: SteeringArtifact, name: str) -> float:
-    """What the change itself says, and 1, as in earlier versions, of one that says nothing."""
-    if artifact.calibration is None:
-        log.warning(
-            "%s: no multipliers, and the change of layer %s keeps no strength: m = 1", name, artifact.site.layer
-        )
+def _one_a_layer(settings: Hyperparameters) -> str:
+    layers, multipliers = len(settings.layers), len(settings.multipliers)
+    return f"{settings.source}: {layers} layers but {multipliers} multipliers; give one a layer"
+
+
+def _kept_strength(changes: Sequence[SteeringArtifact], settings: Hyperparameters) -> float:
+    """What the one change that is applied says itself, and 1, as in earlier versions, of one layer that says nothing.
+
+    Raises:
+        ConfigError: several changes, each with a strength that was found for it alone; a part of one; or a strength
+            that is not reliable.
+    """
+    change = changes[0]
+    if len({one.id for one in changes}) > 1 or len(changes) > 1 and change.calibration is None:
+        raise ConfigError(_one_a_layer(settings))
+    if change.calibration is None:
+        log.warning("%s: no multipliers, and the change at %s keeps no strength: m = 1", settings.alg_name, change.site)
         return 1.0
-    kept = artifact.kept_strength()
-    log.warning("%s: no multipliers; layer %s: %s", name, artifact.site.layer, kept)
+    if {site.layer for site in change.site.sites} != set(settings.layers):
+        raise ConfigError(
+            f"{settings.source}: the change at {change.site} keeps a strength for all of it, and layers is "
+            f"{list(settings.layers)}; name them all, or give multipliers"
+        )
+    kept = change.kept_strength()
+    log.warning("%s: no multipliers; %s: %s", settings.alg_name, change.site, kept)
     return kept.m
 
 
-def _artifact(hparams: Any, vectors: Any, layer: int, concept_id: int) -> SteeringArtifact:
+def _change(hparams: Any, vectors: Any, layer: int, concept_id: int) -> SteeringArtifact:
+    """What is applied in a layer, with what it does in others."""
     if vectors is not None:
         if f"layer_{layer}" not in vectors:
             held = ", ".join(map(str, vectors)) or "nothing"
@@ -114,7 +132,7 @@ def _artifact(hparams: Any, vectors: Any, layer: int, concept_id: int) -> Steeri
     folder = trained_folder(hparams.steer_vector_load_dir, hparams.alg_name, layer)
     if folder != Path(hparams.steer_vector_load_dir):
         log.info("%s holds nothing of layer %s; reading %s", hparams.steer_vector_load_dir, layer, folder)
-    return read_folder(folder, layer, concept_id)
+    return read_whole(folder, layer, concept_id)
 
 
 def _put(name: str, block: Any, model: Any, artifact: SteeringArtifact, site: ResolvedSite, multiplier: float) -> None:

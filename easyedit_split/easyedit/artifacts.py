@@ -28,6 +28,15 @@ def read_folder(folder: str | Path, layer: int, concept_id: int = 0) -> Steering
     layers that is the part in this one.
 
     Raises:
+        ArtifactError: see `read_whole` and `at_layer`.
+    """
+    return at_layer(read_whole(folder, layer, concept_id), layer)
+
+
+def read_whole(folder: str | Path, layer: int, concept_id: int = 0) -> SteeringArtifact:
+    """The change of one concept that acts in a layer, with what it does in others.
+
+    Raises:
         ArtifactError: no such folder, nothing of that layer or concept in it, or a broken file.
     """
     folder = Path(folder)
@@ -44,7 +53,7 @@ def read_folder(folder: str | Path, layer: int, concept_id: int = 0) -> Steering
         artifact = SteeringArtifact.load(own)
         if not concepts:
             _check_single(concept_id, artifact.origin.get("concept_id"), str(own))
-        return _at_layer(artifact, layer, own)
+        return artifact
     if theirs.is_file():
         return read_pt(theirs, layer, concept_id)
     held = ", ".join(sorted(p.name for p in folder.glob("layer_*"))) or "no layer"
@@ -87,10 +96,17 @@ def from_state(value: Any, layer: int, concept_id: int = 0, where: str = "the ve
     return _convert(value, layer, concept_id, where)
 
 
-def _at_layer(artifact: SteeringArtifact, layer: int, where: Path) -> SteeringArtifact:
+def at_layer(artifact: SteeringArtifact, layer: int) -> SteeringArtifact:
+    """What a change does in one layer; a change of one layer as it is.
+
+    Raises:
+        ArtifactError: nothing there, or several changes.
+    """
     parts = [part for part in artifact.parts if part.site.layer == layer]
     if len(parts) != 1:
-        raise ArtifactError(f"{where} has {len(parts)} changes in layer {layer}, and EasyEdit takes one a layer")
+        raise ArtifactError(
+            f"the change at {artifact.site} has {len(parts)} parts in layer {layer}, and EasyEdit takes one a layer"
+        )
     return parts[0]
 
 

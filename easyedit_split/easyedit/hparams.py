@@ -80,7 +80,7 @@ class RepsTrainShell(TrainShell):
 @dataclass
 class ApplyShell:
     """Fields of an `apply` file. The form comes from what was trained; naming it is a check. Without `multipliers` a
-    change of one layer is applied at the strength it keeps."""
+    change, of one layer or of several that are all named, is applied at the strength it keeps."""
 
     alg_name: str = "split"
     layers: list[int] = field(default_factory=list)

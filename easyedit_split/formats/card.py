@@ -101,7 +101,7 @@ def _made(artifact: Change) -> dict[str, Any]:
 
 def _uses(artifact: Change, repository: str) -> list[str]:
     """Ways that keep the whole change; what cannot be kept somewhere is not shown there."""
-    kept = artifact.calibration
+    kept, model = artifact.calibration, shlex.quote(artifact.model["name"])
     known = kept is not None and kept.reliable and kept.m1 == kept.m2
     plain = "; `layer_<l>.pt` in it is what EasyEdit's `caa` applier reads" if artifact.acts_at_block_output else ""
     found = [
@@ -112,11 +112,15 @@ def _uses(artifact: Change, repository: str) -> list[str]:
             f"with artifact.attach(model{'' if known else ', m=1.0'}):",
             '    print(es.generate(model, tokenizer, ["What do you think?"]))',
         ),
-        "As a folder, for `easyedit-split generate`, `sweep` and `export`, and for EasyEdit with `alg_name: split`"
-        f"{plain}:",
+        "On the command line, and in vLLM with a strength for each request:",
+        _code(
+            "bash",
+            f"easyedit-split generate --artifact {repository}{'' if known else ' -m 1'} --prompt 'What do you think?' "
+            f"model_name_or_path={model}",
+            f"easyedit-split serve {repository} --model {model}",
+        ),
+        f"As a folder, for EasyEdit with `alg_name: split`{plain}:",
         _code("python", *_loaded(artifact, repository)[0:1], "", f'es.load({_name(repository)}).save("change")'),
-        "In vLLM, with a strength for each request:",
-        _code("bash", f"easyedit-split serve change --model {shlex.quote(artifact.model['name'])}"),
     ]
     if artifact.positions.rule == "all" and "residual" not in str(artifact.site):
         m = kept.m1 if kept is not None and known else 1.0

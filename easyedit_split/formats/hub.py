@@ -2,7 +2,8 @@
 
 A repository holds `layer_<l>.safetensors` as `save` writes it, `README.md` and `curves.png`, in one commit. Reading one
 fetches `layer_<l>.safetensors` and nothing else, whatever else lies there. `HF_ENDPOINT`, `HF_TOKEN` and
-`HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
+`HF_HUB_OFFLINE` mean what they mean to huggingface_hub. `find` is where a name that a user gave becomes a place on
+this machine: for `load`, for every command and for the server.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LAYERS, CARD, PICTURE = "layer_*.safetensors", "README.md", "curves.png"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_NAMED = re.compile(rf"({_REPO.pattern})(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)
 _OURS = re.compile(r"layer_\d[\d_-]*\.safetensors|curves\.png", re.ASCII)
 
 
@@ -39,9 +41,65 @@ class Saved(Change, Protocol):
 S = TypeVar("S", bound=Saved)
 
 
-def is_repository(name: str) -> bool:
-    """Whether `name` is written as a repository of the hub is: OWNER/NAME."""
-    return _REPO.fullmatch(name) is not None
+@dataclass(frozen=True)
+class Place:
+    """Where a change was found: `path` is its folder or file. Where it is on the hub, `repository` is the name that was
+    given for it, and `path` the folder of this machine's copy."""
+
+    path: Path
+    repository: str = ""
+
+    def __str__(self) -> str:
+        return self.repository or str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of the repository's or the folder's name."""
+        if self.repository:
+            return self.repository.partition("@")[0].rpartition("/")[2]
+        return (self.path.parent if self.path.is_file() else self.path).resolve().name
+
+    @property
+    def home(self) -> Path | None:
+        """The folder in which sweeps of the change may lie; None for the hub's, of which only the change is fetched."""
+        if self.repository:
+            return None
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def files(self) -> list[Path]:
+        """The changes that it holds; for a file, the file."""
+        return [self.path] if self.path.is_file() else sorted(self.path.glob(LAYERS))
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """An `ArtifactError` in here names the repository, and not the copy's path."""
+        try:
+            yield
+        except ArtifactError as error:
+            raise ArtifactError(str(error).replace(str(self.path), str(self))) from error
+
+
+def find(name: str | Path, revision: str | None = None) -> Place:
+    """A folder or file of this name; or, where there is none, the hub's repository OWNER/NAME or OWNER/NAME@REVISION.
+
+    Raises:
+        ConfigError: a revision of what lies in a folder, or two revisions. ArtifactError: see `fetch`.
+    """
+    path, named = Path(name), _NAMED.fullmatch(str(name))
+    if named is None or path.exists():
+        if revision is not None:
+            raise ConfigError(
+                f"revision {revision!r} of {name}: only a repository on the hub (OWNER/NAME) has revisions"
+            )
+        return Place(path)
+    repository, said = named.groups()
+    if said and revision not in (None, said):
+        raise ConfigError(f"{name} and revision {revision!r} name two revisions: give one")
+    try:
+        return replace(fetch(repository, said or revision), repository=str(name))
+    except ArtifactError as error:
+        raise ArtifactError(f"{name} is no file or folder here, and {error}") from error
 
 
 def push(
@@ -56,9 +114,10 @@ def push(
     _check_repository(repository)
     if base_model is not None:
         _check_repository(base_model, "base_model")
+    _check_token()
     shared = _without_paths(artifact, base_model)
     found = None if sweep is None else _analysed(artifact, sweep)
-    with TemporaryDirectory() as room:
+    with _room() as room:
         folder = Path(room)
         files = {file.name: file for file in [shared.save(folder)]}
         if found is not None:
@@ -68,22 +127,47 @@ def push(
             return _commit(repository, files, card, private)
 
 
-def fetch(repository: str, revision: str | None = None) -> Path:
-    """A folder with the repository's `layer_<l>.safetensors`, in huggingface_hub's cache.
+def fetch(repository: str, revision: str | None = None) -> Place:
+    """The repository's `layer_<l>.safetensors`, in huggingface_hub's cache.
 
     Raises:
-        ConfigError: no name of a repository. ArtifactError: not there, or out of reach and not in the cache.
+        ConfigError: no name of a repository.
+        ArtifactError: not there, without a change, or out of reach and not in the cache.
     """
     from huggingface_hub import snapshot_download
 
     _check_repository(repository)
     with _in_a_sentence(f"{repository} could not be read from the hub"):
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[LAYERS]))
+        found = Place(Path(snapshot_download(repository, revision=revision, allow_patterns=[LAYERS])), repository)
+    if not found.files:
+        raise ArtifactError(f"the hub's {repository} has no layer_<l>.safetensors: it holds no change of this package")
+    return found
+
+
+def _is_repository(name: str) -> bool:
+    return _REPO.fullmatch(name) is not None
 
 
 def _check_repository(name: str, what: str = "repository") -> None:
-    if not is_repository(name):
+    if not _is_repository(name):
         raise ConfigError(f"{what} {name!r} is no name on the hub: write OWNER/NAME")
+
+
+def _room() -> TemporaryDirectory[str]:
+    """A folder in which the files are made before anything is sent."""
+    try:
+        return TemporaryDirectory()
+    except OSError as error:
+        raise ArtifactError(
+            f"there is no folder to write the card in ({error.strerror}): set TMPDIR to one that can be written"
+        ) from None
+
+
+def _check_token() -> None:
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise ConfigError("no token of the hub is known here: log in with `hf auth login`, or set HF_TOKEN to one")
 
 
 def _without_paths(artifact: S, base_model: str | None) -> S:
@@ -91,7 +175,7 @@ def _without_paths(artifact: S, base_model: str | None) -> S:
     name = base_model or str(artifact.model.get("name") or "")
     if not name:
         raise ConfigError("the change does not say which model it is for: give base_model='OWNER/NAME'")
-    folder = base_model is None and (Path(name).exists() or not is_repository(name))
+    folder = base_model is None and (Path(name).exists() or not _is_repository(name))
     public = Path(name).name if folder else name
     model, origin = {**artifact.model, "name": public}, _file_names(artifact.origin)
     shared: S = replace(artifact, model=model, origin=origin)  # type: ignore[type-var]
@@ -113,6 +197,8 @@ def _analysed(artifact: Change, sweep: SweepTable) -> Analysis:
     made_from = sweep.header.get("artifact") or {}
     if not same_change(made_from, source_of(artifact)):
         raise ArtifactError("the sweep is of another change than the one that is pushed: give its own")
+    if sweep.header.get("any_model"):
+        raise ArtifactError("the sweep was made with --any-model, on other weights than the change's: give its own")
     return analyse(sweep, artifact.calibration.budget) if artifact.calibration else analyse(sweep)
 
 

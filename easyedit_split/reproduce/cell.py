@@ -19,7 +19,7 @@ from ..analysis.pareto import front_at_budgets
 from ..changes.artifact import SteeringArtifact
 from ..changes.provenance import versions
 from ..data.pairs import PreferencePair
-from ..errors import ConfigError, FitError, ProgressError
+from ..errors import FitError, ProgressError
 from ..evaluation.accuracy import generation_accuracy, likelihood_accuracy
 from ..evaluation.perplexity import perplexity
 from ..evaluation.text import text_measures
@@ -33,7 +33,7 @@ from ..sweeps.factors import sweep_factors
 from ..sweeps.refine import refine
 from ..sweeps.run import sweep
 from ..sweeps.table import SweepTable
-from ..training.from_settings import train_layer
+from ..training.from_settings import layers_of_one, train_layer
 from ..training.plan import Plan
 from ..training.suited import suited
 from .grid import Cell
@@ -139,10 +139,8 @@ def _measured(task: Task) -> dict[str, Any]:
 
 
 def _trained(task: Task, hp: Hyperparameters, model: CausalLM, tokenizer: Tokenizer) -> SteeringArtifact:
-    if len(hp.layers) != 1:
-        raise ConfigError(f"{task.cell.hparams} names layers {hp.layers}: a cell of the grid steers one, so name one")
-    layer = hp.layers[0]
-    artifact = train_layer(hp, model, tokenizer, task.data.train, layer, task.progress_file("training"))
+    layers = layers_of_one(hp)
+    artifact = train_layer(hp, model, tokenizer, task.data.train, layers, task.progress_file("training"))
     artifact.save(task.folder)
     return artifact
 

@@ -48,7 +48,7 @@ class GridSettings:
     strengths of a sweep, placed by each change's own reach unless `factors` says them. `strength`: how that of the
     score table is chosen on held-out pairs, `"recommended"` by the fitted law for a loss of `budget` nats of utility,
     or `"grid"` by the scores of texts at several strengths. `concepts`: at most so many of a data set with several.
-    `layers`: one layer, which wins over the files'.
+    `layers`: wins over the files'; one layer, or several where the files say `joint: true`.
 
     Raises:
         ConfigError: a number out of its range.

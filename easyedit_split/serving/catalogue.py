@@ -17,6 +17,7 @@ from .. import __version__
 from ..calibrate import find_calibration
 from ..changes.artifact import SteeringArtifact
 from ..errors import ArtifactError, ConfigError
+from ..formats.hub import Place, find
 
 KEY = "easyedit_split"  # in vLLM's additional_config
 BASE = "base"  # the unsteered model's name
@@ -70,22 +71,22 @@ class Catalogue:
 
     @classmethod
     def read(cls, artifacts: Sequence[str | Path]) -> Catalogue:
-        """Read artifacts given as folders (named after the folder) or as `NAME=FOLDER`.
+        """Read artifacts given as folders or repositories of the hub (named after their last part), or as `NAME=` one.
 
         Raises:
             ConfigError: a name that cannot be served, or one given twice.
-            ArtifactError: no artifact there, a broken one, or a sweep that is not its own.
+            ArtifactError: no artifact there, several, a broken one, or a sweep that is not its own.
         """
         named = [_named(str(artifact)) for artifact in artifacts]
-        for name, folder in named:
+        for name, place in named:
             if not _NAME.fullmatch(name) or name == BASE:
                 raise ConfigError(
                     f"{name!r} cannot be the name of a served artifact (letters, digits, . _ and -, not {BASE!r}): "
-                    f"give one as NAME={folder}"
+                    f"give one as NAME={place}"
                 )
             if [other for other, _ in named].count(name) > 1:
-                raise ConfigError(f"two artifacts are named {name!r}: give one another name, as NAME={folder}")
-        return cls(tuple(_read(name, Path(folder)) for name, folder in named))
+                raise ConfigError(f"two artifacts are named {name!r}: give one another name, as NAME={place}")
+        return cls(tuple(_read(name, place) for name, place in named))
 
     def config(self) -> dict[str, Any]:
         """As vLLM's `additional_config`, which is also part of its key for compiled graphs."""
@@ -115,12 +116,12 @@ def catalogue_of(config: Any) -> Catalogue | None:
     return config._easyedit_split
 
 
-def _named(text: str) -> tuple[str, str]:
-    name, equals, folder = text.partition("=")
+def _named(text: str) -> tuple[str, Place]:
+    name, equals, rest = text.partition("=")
     if equals and not Path(text).exists():
-        return name, folder
-    path = Path(text)
-    return (path.parent if path.is_file() else path).resolve().name, text
+        return name, find(rest)
+    place = find(text)
+    return place.name, place
 
 
 def _served(entry: Mapping[str, Any]) -> Served:
@@ -129,10 +130,14 @@ def _served(entry: Mapping[str, Any]) -> Served:
     return Served(**{**entry, "parts": parts, "swept": tuple(entry["swept"]) if entry["swept"] else None})
 
 
-def _read(name: str, folder: Path) -> Served:
-    artifact = SteeringArtifact.load(folder)
-    file = folder if folder.is_file() else folder / artifact.file_name
-    calibration, swept = find_calibration(artifact, file.parent)
+def _read(name: str, place: Place) -> Served:
+    if len(place.files) > 1:
+        held = ", ".join(file.name for file in place.files)
+        raise ArtifactError(f"{place} holds {held}, and a name serves one: {_alone(place)}")
+    with place.named():
+        artifact = SteeringArtifact.load(place.path)
+    file = place.path if place.path.is_file() else place.path / artifact.file_name
+    calibration, swept = find_calibration(artifact, place.home)
     usable = calibration is not None and calibration.reliable and calibration.m1 == calibration.m2
     return Served(
         name=name,
@@ -146,6 +151,13 @@ def _read(name: str, folder: Path) -> Served:
         recommended=calibration.m if calibration is not None and usable else None,
         swept=swept,
     )
+
+
+def _alone(place: Place) -> str:
+    """How one of several is served."""
+    if place.repository:
+        return f'save one alone with es.load("{place}", layer=N).save(FOLDER)'
+    return f"give one file, as NAME={place.files[0]}"
 
 
 def _part(artifact: SteeringArtifact) -> ServedPart:

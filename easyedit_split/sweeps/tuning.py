@@ -23,7 +23,7 @@ from ..errors import ConfigError, DataError, SteeringError
 from ..models.identity import model_fingerprint
 from ..settings.hyperparameters import Hyperparameters
 from ..storage.files import write_text
-from ..training.from_settings import train_layer
+from ..training.from_settings import layers_of_one, train_layer
 from .factors import sweep_factors
 from .run import sweep
 
@@ -81,11 +81,11 @@ def tune(
         budget: nats of utility that a strength may spend. points: strengths of each sweep.
 
     Raises:
-        ConfigError: no layer or several named, nothing to tune, or every setting failed (the first reason is given).
+        ConfigError: no change or several named (see `layers_of_one`), nothing to tune, or every setting failed (the
+            first reason is given).
         DataError: fewer than 8 pairs.
     """
-    if len(hp.layers) != 1:
-        raise ConfigError(f"layers = {list(hp.layers)}: tuning takes one, set layers=[N]")
+    layers_of_one(hp)
     if len(pairs) < MIN_PAIRS:
         raise DataError(f"{len(pairs)} pairs are too few to tune on: give {MIN_PAIRS} or more")
     found = []
@@ -150,7 +150,7 @@ def _measured(
     held: Sequence[PreferencePair], budget: float, points: int,
 ) -> Try:  # fmt: skip
     try:
-        artifact = train_layer(hp, model, tokenizer, train, hp.layers[0], progress=True)
+        artifact = train_layer(hp, model, tokenizer, train, layers_of_one(hp), progress=True)
         factors = sweep_factors(model, tokenizer, held, artifact, points)
         front = front_at_budgets(sweep(model, tokenizer, held, artifact, factors, "sum"), N_BOOT, [budget])
     except SteeringError as error:

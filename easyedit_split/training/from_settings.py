@@ -98,6 +98,21 @@ def train_layer(
     )
 
 
+def layers_of_one(hp: Hyperparameters) -> tuple[int, ...]:
+    """The layers of the one change that the settings make: a single layer, or several with `joint`.
+
+    Raises:
+        ConfigError: no layer named, or several changes.
+    """
+    if len(hp.layer_groups) != 1:
+        where = f"{hp.source}: " if hp.source else ""
+        raise ConfigError(
+            f"{where}layers = {list(hp.layers)} is {len(hp.layer_groups)} changes, and here one is trained: set "
+            "layers=[N], or joint=true for one change of all these layers"
+        )
+    return hp.layer_groups[0]
+
+
 def site_from(hp: Hyperparameters, layers: int | Sequence[int]) -> Site | Sites:
     """Where the change of these layers goes.
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from laws import TEXT_PAIRS, noisy
+from swept import write_sweep
 
 from easyedit_split import sweep
+from easyedit_split.analysis.pipeline import analyse
+from easyedit_split.calibrate import calibration_of
+from easyedit_split.dial.asked import Strengths
 from easyedit_split.dial.change import DialledChange, _step, find_changes
+from easyedit_split.dial.recipes import _attached
 from easyedit_split.errors import ArtifactError
 
 
@@ -30,6 +36,28 @@ def test_without_a_sweep_the_dial_goes_as_far_as_training_twice(lend: Any, tmp_p
     artifact.save(tmp_path)
     (change,) = find_changes([tmp_path])
     assert change.range == (-6.0, 6.0) and change.curves is None
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_a_change_of_the_hub_has_the_strength_that_it_keeps(
+    lend: Any, hub: Any, tmp_path: Path, reliable: bool
+) -> None:
+    artifact = noisy(lend("qwen2"))
+    table = write_sweep(artifact, tmp_path / "sweep.parquet")
+    kept = replace(calibration_of(analyse(table, 0.5)), reliable=reliable)
+    held = {"layer_1.safetensors": replace(artifact, calibration=kept).save(tmp_path).read_bytes()}
+    hub.add("me/change", {**held, "sweep.parquet": b"no sweep"})
+    (change,) = find_changes(["me/change@main"])
+    assert (change.name, change.home, change.file) == ("change", "me/change@main", "me/change@main")
+    assert change.range == (-6.0, 6.0) and change.curves is None
+    told = change.described()
+    assert told["best"] == {"m": kept.m, "interval": kept.interval, "reliable": reliable}
+    assert told["advice"].endswith(f"so there are no curves; the change keeps a strength: {kept}.")
+    assert _attached(change, Strengths(1.0, 1.0)) == "es.load('me/change@main').attach(model, m=1.0)"
+    (foreign,) = find_changes(["me/change"], any_model=True)
+    assert foreign.best is None and foreign.advice.endswith("no curves and no strength to recommend.")
+    hub.add("me/change", {**held, "layer_2.safetensors": noisy(lend("qwen2"), layer=2).save(tmp_path).read_bytes()})
+    assert [(c.name, c.layer) for c in find_changes(["me/change"])] == [("change layer 1", 1), ("change layer 2", 2)]
 
 
 def test_several_layers_in_one_folder_are_several_changes(lend: Any, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,18 +24,12 @@ QUESTION = "Write a review of the sofa."
 WEIGHT, MOOD = 0, 1  # the two dials
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    driver = chromium.start(tmp_path_factory.mktemp("browser"))
-    yield driver
-    driver.quit()
-
-
-class Page:
+class Page(chromium.Page):
     """The page as a visitor uses it."""
 
     def __init__(self, driver: Any, server: DialServer) -> None:
-        self.driver, self.server = driver, server
+        super().__init__(driver)
+        self.server = server
 
     def open(self) -> Page:
         chromium.show_as(self.driver, 1280, 900)
@@ -44,16 +37,6 @@ class Page:
         self.until(lambda: self.all(".dial"))
         self.settle()
         return self
-
-    def all(self, css: str) -> list[Any]:
-        return self.driver.find_elements("css selector", css)
-
-    def one(self, css: str) -> Any:
-        return self.driver.find_element("css selector", css)
-
-    def text(self, css: str) -> str:
-        """As it stands in the document, not as it is laid out."""
-        return self.one(css).get_property("textContent")
 
     def until(self, true: Callable[[], Any], seconds: float = 60) -> Any:
         end = time.monotonic() + seconds
@@ -98,22 +81,15 @@ class Page:
         turn = ".turn:last-child "
         return self.text(turn + ".answer.plain div"), self.text(turn + ".answer.steered div")
 
-    def picture(self, name: str) -> bytes:
-        """A screenshot; kept in the folder that DIAL_PICTURES names."""
-        png = self.driver.get_screenshot_as_png()
-        if os.environ.get("DIAL_PICTURES"):
-            Path(os.environ["DIAL_PICTURES"], f"{name}.png").write_bytes(png)
-        return png
-
 
 @pytest.fixture
 def page(window: Any, server: DialServer) -> Iterator[Page]:
     """A page just opened; afterwards the console must hold no error and nothing of the data must have run."""
     opened = Page(window, server).open()
     yield opened
-    assert opened.driver.execute_script("return window.broken") is None
-    said = [entry["message"] for entry in opened.driver.get_log("browser")]
-    assert [message for message in said if " 400 (" not in message] == []  # a refused request is logged by the browser
+    opened.check_nothing_ran()
+    # a refused request is logged by the browser
+    assert [message for message in opened.said() if " 400 (" not in message] == []
 
 
 @pytest.fixture
@@ -433,11 +409,6 @@ def test_it_fits_its_window_in_light_and_dark(page: Page, width: int, scheme: st
     page.one(f".dial:nth-of-type({MOOD + 1}) h2").click()  # a narrow window shows the whole of one dial
     page.type(f".dial:nth-of-type({MOOD + 1}) .number", "1\n")
     page.settle()
-    ask = page.driver.execute_script
-    assert ask("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    assert ask(chromium.OUTSIDE) == []
-    red = ask("return getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
-    assert (int(red) < 64) == (scheme == "dark")
-    assert ask(chromium.FAINT) == []
+    page.check_layout(scheme)
     assert page.picture(f"dial_{width}_{scheme}")[:4] == b"\x89PNG"
     assert page.ranges(MOOD)[0].is_displayed()

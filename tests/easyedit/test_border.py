@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from host.standin import LAYOUTS, write_standin
+from laws import joint
 from tiny import random_delta, tiny_model, tiny_tokenizer
 
 from easyedit_split.changes.artifact import SteeringArtifact
@@ -397,8 +398,39 @@ def test_without_multipliers_the_change_s_own_strength_is_used(wrapper: Any, cap
     unsure = dataclasses.replace(artifact, calibration=dataclasses.replace(kept, reliable=False))
     with pytest.raises(ConfigError, match="not reliable"):
         apply_vectors(shell("apply", layers=[2]), wrapper, {"layer_2": unsure})
+    lower = dataclasses.replace(artifact, site=Site(1))
     with pytest.raises(ConfigError, match="2 layers but 0 multipliers"):  # each was found for one change at a time
-        apply_vectors(shell("apply", layers=[1, 2]), wrapper, {"layer_1": artifact, "layer_2": artifact})
+        apply_vectors(shell("apply", layers=[1, 2]), wrapper, {"layer_1": lower, "layer_2": artifact})
+    with pytest.raises(ArtifactError, match="has 0 parts in layer 1"):
+        apply_vectors(shell("apply", layers=[1]), wrapper, {"layer_1": artifact})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_without_multipliers_a_change_of_several_layers_has_its_strength(
+    wrapper: Any, form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, kept = tiny_model("qwen2"), Calibration(1.5, 1.5, 1.0, (-6.0, 6.0), True, "", "sum", "2026-01-02")
+    bare = joint(model, form, (Site(1), Site(2)))
+    whole = dataclasses.replace(bare, calibration=kept)
+    folder = whole.save(tmp_path / "split").parent
+    both = dict.fromkeys(("layer_1", "layer_2"), whole)
+    for layers, given in (([1, 2], {"steer_vector_load_dir": str(folder)}), ([2, 1], {})):
+        caplog.clear()
+        apply_vectors(shell("apply", layers=layers, **given), wrapper, None if given else both)
+        assert f"layers 1-2, mlp.down_proj: {kept}" in caplog.text
+        with whole.attach(model, 1.5):
+            expected = logits(model)
+        assert torch.allclose(logits(wrapper.model), expected, atol=1e-5)
+        wrapper.reset("split")
+    with pytest.raises(ConfigError, match=r"keeps a strength for all of it, and layers is \[1\]; name them all"):
+        apply_vectors(shell("apply", layers=[1], steer_vector_load_dir=str(folder)), wrapper)
+    unsure = dataclasses.replace(whole, calibration=dataclasses.replace(kept, reliable=False))
+    for one, message in ((unsure, "not reliable"), (bare, "2 layers but 0 multipliers")):
+        with pytest.raises(ConfigError, match=message):
+            apply_vectors(shell("apply", layers=[1, 2]), wrapper, dict.fromkeys(both, one))
+    apply_vectors(shell("apply", layers=[1], multipliers=[1.5], steer_vector_load_dir=str(folder)), wrapper)
+    with whole.attach(model, {1: 1.5, 2: 0.0}):
+        assert torch.allclose(logits(wrapper.model), logits(model), atol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)

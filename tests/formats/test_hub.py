@@ -6,9 +6,10 @@ import json
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hub_server import Hub, hub_server
+from hub_server import Hub
 from laws import assert_close, joint, logits, noisy
 from swept import write_sweep
 from tiny import tiny_model, tiny_tokenizer, token_batch
@@ -28,29 +29,11 @@ from easyedit_split.changes.forms import FORMS
 from easyedit_split.cli import main
 from easyedit_split.errors import ArtifactError, ConfigError
 from easyedit_split.formats.card import model_card
+from easyedit_split.serving.catalogue import Catalogue
 
 # huggingface_hub's own, on uploading bytes
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 FILE = "layer_1.safetensors"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
-    monkeypatch.setenv("HF_TOKEN", "of-the-test")
-    with hub_server() as server:
-        for name, value in (
-            ("ENDPOINT", server.url),
-            ("HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"),
-            ("HF_HUB_OFFLINE", False),
-            ("HF_HUB_DISABLE_XET", True),
-            ("HF_HUB_CACHE", str(tmp_path / "cache")),
-        ):
-            monkeypatch.setattr(constants, name, value)
-        yield server
 
 
 @pytest.fixture
@@ -113,7 +96,10 @@ def test_a_second_push_replaces_what_the_first_wrote(lend: Any, hub: Hub, tmp_pa
     assert set(hub.files("me/change")) == kept
     hub.repositories["me/change"].commit({k: v for k, v in hub.files("me/change").items() if "x" not in Path(k).stem})
     assert es.load("me/change").id == second.id
-    assert es.load("me/change", revision=old).id == first.id
+    assert es.load("me/change", revision=old).id == es.load(f"me/change@{old}").id == first.id
+    assert es.load("me/change@main", revision="main").id == second.id
+    with pytest.raises(ConfigError, match="name two revisions: give one"):
+        es.load("me/change@main", revision=old)
 
 
 class _Exploding:
@@ -145,11 +131,11 @@ def test_a_file_that_is_no_change_changes_nothing(
     whole = file_of(change, tmp_path / "own")
     for number, content in enumerate((pickle.dumps(_Exploding()), link, b"", whole[:-9], whole[:-1] + b"\x01")):
         hub.add(f"me/bad-{number}", {FILE: content})
-        with pytest.raises(ArtifactError, match=r"is broken \("):
+        with pytest.raises(ArtifactError, match=rf"^me/bad-{number}/{FILE} is broken \("):
             es.load(f"me/bad-{number}")
     assert not (tmp_path / "run").exists()
     hub.add("me/empty", {"README.md": b"nothing here", "layer_1.pt": b"x"})
-    with pytest.raises(ArtifactError, match="does not hold an artifact|has no layer"):
+    with pytest.raises(ArtifactError, match=r"the hub's me/empty has no layer_<l>.safetensors"):
         es.load("me/empty")
 
 
@@ -172,8 +158,10 @@ def test_a_change_of_several_layers_is_one(lend: Any, hub: Hub, form: str) -> No
 def test_two_changes_in_one_repository(lend: Any, hub: Hub, tmp_path: Path) -> None:
     changes = [noisy(lend("qwen2"), "lora", layer=k) for k in (1, 2)]
     hub.add("me/two", {f"layer_{c.site.layer}.safetensors": file_of(c, tmp_path) for c in changes})
-    with pytest.raises(ArtifactError, match=r"holds layer_1.safetensors, layer_2.safetensors: choose one with layer="):
-        es.load("me/two")
+    held = r"^me/two holds layer_1.safetensors, layer_2.safetensors: choose one with layer="
+    for read in (es.load, es.SteeringArtifact.from_hub):
+        with pytest.raises(ArtifactError, match=held):
+            read("me/two")
     assert es.load("me/two", layer=2).id == changes[1].id
 
 
@@ -187,7 +175,7 @@ def test_a_copy_that_was_read_once_is_there_without_a_network(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.requests)
     assert es.load("me/change").id == change.id
-    with pytest.raises(ArtifactError, match="me/other is no folder here, and .* out of reach"):
+    with pytest.raises(ArtifactError, match="me/other is no file or folder here, and .* out of reach"):
         es.load("me/other")
     assert len(hub.requests) == asked
 
@@ -206,7 +194,9 @@ def test_no_path_of_this_machine_is_written(change: es.SteeringArtifact, hub: Hu
         assert head.get("base_model") == base
 
 
-def test_mistakes_are_one_sentence(change: es.SteeringArtifact, hub: Hub, lend: Any, tmp_path: Path) -> None:
+def test_mistakes_are_one_sentence(
+    change: es.SteeringArtifact, hub: Hub, lend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for wrong in ("change", "a/b/c", "/tmp/x", "me/", "me/ä", "me/a b"):
         with pytest.raises(ConfigError, match="is no name on the hub: write OWNER/NAME"):
             change.push_to_hub(wrong)
@@ -238,6 +228,13 @@ def test_mistakes_are_one_sentence(change: es.SteeringArtifact, hub: Hub, lend: 
         noisy(lend("qwen2"), "lora").push_to_hub("me/change")
     assert "\n" not in str(error.value)
     assert es.load("me/change").id == change.id
+    asked = len(hub.requests)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(
+        ArtifactError, match=r"no folder to write the card in \(No such file or directory\): set TMPDIR"
+    ):
+        change.push_to_hub("me/change")
+    assert len(hub.requests) == asked
 
 
 @pytest.mark.filterwarnings("ignore:no strength given")
@@ -248,7 +245,7 @@ def test_mistakes_are_one_sentence(change: es.SteeringArtifact, hub: Hub, lend: 
 def test_the_card_s_own_lines_run(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, known: bool, layers: int
 ) -> None:
-    """Every Python block of the card, in a folder where the base model's id leads to a model."""
+    """Every line of the card, in a folder where the base model's id leads to a model."""
     monkeypatch.chdir(tmp_path)
     tiny_model("qwen2").save_pretrained("org/base")
     tiny_tokenizer().save_pretrained("org/base")
@@ -262,6 +259,10 @@ def test_the_card_s_own_lines_run(
     assert ("m=1.0" in blocks[0]) is not known
     for block in blocks:
         exec(block, {})
+    (lines,) = re.findall(r"```bash\n(.*?)\n```", hub.files("me/change")["README.md"].decode(), re.DOTALL)
+    generate, serve = map(shlex.split, lines.split("\n"))
+    assert main([*generate[1:], "max_new_tokens=2"]) == 0
+    assert serve[:2] == ["easyedit-split", "serve"] and Catalogue.read(serve[2:3]).names == ["change"]
     assert es.load("change").id == change.id
     assert (tmp_path / "change" / "layer_1.pt").exists() is change.acts_at_block_output
     m = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
@@ -301,21 +302,6 @@ def test_hostile_words_stay_words(change: es.SteeringArtifact) -> None:
     assert card.count("```") % 2 == 0 and card.count("\n---\n") == 1
     (line,) = [line for line in card.splitlines() if line.startswith("model, tokenizer")][:1]
     compile(line, "card", "exec")
-
-
-def test_commands_take_a_repository(
-    change: es.SteeringArtifact, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny_model("qwen2").save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
-    known, _ = calibrated(change, tmp_path)
-    known.push_to_hub("me/change")
-    ask = ["generate", "--artifact", "me/change", "--prompt", "Hi", f"model_name_or_path={tmp_path / 'model'}"]
-    assert main([*ask, "max_new_tokens=2"]) == 0
-    assert f"note: no strength given: {known.calibration}" in capsys.readouterr().out
-    ask[2] = "me/none"
-    assert main(ask) == 2
-    assert "me/none is no folder here" in capsys.readouterr().err
 
 
 def test_nothing_of_a_hub_is_loaded_for_a_folder(change: es.SteeringArtifact, tmp_path: Path) -> None:

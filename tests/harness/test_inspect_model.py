@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from laws import noisy
-from tiny import tiny_model, tiny_tokenizer
 
 import easyedit_split as es
 from easyedit_split.errors import ConfigError
@@ -30,14 +29,6 @@ pytestmark = [
 ]
 QUESTIONS = ["Was it good?", "Say something.", "Why?", "And the food, was it to your taste?"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "inspect"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model("qwen2").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from laws import noisy
-from tiny import tiny_model, tiny_tokenizer
 
 import easyedit_split as es
 from easyedit_split.changes.positions import Positions
@@ -34,14 +33,6 @@ PAIRS = [
     ("And the food?", " Fine"),
 ]
 M = 1.5
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
 
 
 def saved(model: Path, folder: Path, positions: Positions | str = "all") -> Path:

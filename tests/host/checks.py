@@ -5,6 +5,7 @@ The process imports `steer` once (8 to 13 s). The folder to work in and the chec
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 from contextlib import nullcontext
@@ -42,6 +43,7 @@ from tiny import random_delta, tiny_model, tiny_tokenizer
 
 from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.changes.attach import attach
+from easyedit_split.changes.calibration import Calibration
 from easyedit_split.changes.forms import LinearDelta, make_delta
 from easyedit_split.data.tokens import Encoder
 from easyedit_split.easyedit import METHODS, register
@@ -171,6 +173,18 @@ def test_several_layers_with_a_multiplier_each(wrapper: Any) -> None:
     )
     model = fresh(Path(wrapper.model_name_or_path))
     with changes[0].attach(model, 0.5), changes[3].attach(model, -1.0):
+        assert close(logits(wrapper), logits(model))
+
+
+def test_layers_together_at_the_strength_that_they_keep(wrapper: Any, tmp_path: Path) -> None:
+    """A change of several layers and a file without multipliers."""
+    kept = Calibration(1.5, 1.5, 1.0, (-6.0, 6.0), True, "", "sum", "2026-01-02")
+    parts = [artifact(wrapper.model, "local_weight", layer, seed=layer) for layer in (0, 3)]
+    whole = dataclasses.replace(SteeringArtifact.joined(parts), calibration=kept)
+    whole.save(tmp_path)
+    apply_vectors(apply_shell(layers=[0, 3], multipliers=[], steer_vector_load_dir=str(tmp_path)), wrapper)
+    model = fresh(Path(wrapper.model_name_or_path))
+    with whole.attach(model, 1.5):
         assert close(logits(wrapper), logits(model))
 
 

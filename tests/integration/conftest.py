@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 from laws import TEXT_PAIRS
-from tiny import tiny_model, tiny_tokenizer
+from tiny import saved_model
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as `from_pretrained` wants it."""
-    path = tmp_path_factory.mktemp("model")
-    tiny_model("qwen2", layers=3).save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+    """A model's folder."""
+    return saved_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")

@@ -25,15 +25,6 @@ from easyedit_split.cli import main
 from easyedit_split.errors import SteeringError
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as `from_pretrained` wants it."""
-    path = tmp_path_factory.mktemp("model")
-    tiny_model("qwen2").save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
-
-
 def _train(model: Any, data: Any, out: Any, *more: str) -> list[str]:
     keys = {"model_name_or_path": model, "train_data": data, "output_dir": out}
     fixed = [
@@ -62,10 +53,10 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *containe
 
 @pytest.mark.parametrize("form", FORMS)
 def test_train_sweep_generate(
-    folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     out = tmp_path / "out"
-    assert main(_train(folder, data, out, f"intervention_method={form}", "lr=0.05")) == 0
+    assert main(_train(model, data, out, f"intervention_method={form}", "lr=0.05")) == 0
     printed = capsys.readouterr().out
     assert f"layer 1: {form} at mlp.down_proj, 5 pairs -> {out / 'layer_1.safetensors'}" in printed
     artifact = SteeringArtifact.load(out)
@@ -73,7 +64,7 @@ def test_train_sweep_generate(
     assert artifact.origin["objective"]["name"] == "split"
     assert not list(out.glob(".*checkpoint*")) and not list(out.glob("*.part"))
 
-    shared = [f"model_name_or_path={folder}", f"test_data={data}", "factors=[-2,0,2]"]
+    shared = [f"model_name_or_path={model}", f"test_data={data}", "factors=[-2,0,2]"]
     table_file = tmp_path / "deep" / "table.parquet"
     assert main(["sweep", "--artifact", str(out), "--out", str(table_file), *shared]) == 0
     assert "5 pairs, nats (sum), 0 undefined utility points" in capsys.readouterr().out
@@ -81,7 +72,7 @@ def test_train_sweep_generate(
     assert table.factors.tolist() == [-2.0, 0.0, 2.0]
     assert table.loss_pos.shape == (3, 5) and bool(np.isfinite(table.utility()).all())
 
-    ask = ["--prompt", "Hi", "--prompt", "What now?", f"model_name_or_path={folder}", "max_new_tokens=4"]
+    ask = ["--prompt", "Hi", "--prompt", "What now?", f"model_name_or_path={model}", "max_new_tokens=4"]
     assert main(["generate", "--artifact", str(out), "-m", "0", "-m", "3", *ask]) == 0
     steered = capsys.readouterr().out
     assert main(["generate", *ask]) == 0
@@ -90,21 +81,21 @@ def test_train_sweep_generate(
     assert steered.split("# m = 3")[0].removeprefix("# m = 0") == plain.removeprefix("# unsteered")
 
 
-def test_the_sweep_at_zero_is_the_plain_model(folder: Path, data: Path, tmp_path: Path) -> None:
+def test_the_sweep_at_zero_is_the_plain_model(model: Path, data: Path, tmp_path: Path) -> None:
     """Losses of the table at m = 0 against the model's own, one answer a call."""
     from easyedit_split.data.tokens import Encoder
     from easyedit_split.models.loading import load_model
     from easyedit_split.scoring.scorer import sequence_nll
 
-    assert main(_train(folder, data, tmp_path)) == 0
-    arguments = ["sweep", "--artifact", str(tmp_path), f"model_name_or_path={folder}", f"test_data={data}"]
+    assert main(_train(model, data, tmp_path)) == 0
+    arguments = ["sweep", "--artifact", str(tmp_path), f"model_name_or_path={model}", f"test_data={data}"]
     assert main([*arguments, "factors=[0]", f"output_dir={tmp_path}"]) == 0
     table = SweepTable.load(tmp_path / "sweep.parquet")
-    model, tokenizer = load_model(folder)
+    loaded, tokenizer = load_model(model)
     for i, pair in enumerate(Encoder(tokenizer).pairs(TEXT_PAIRS)):
-        assert table.loss_pos[0, i] == pytest.approx(sequence_nll(model, pair.prompt, pair.matching, "sum"), rel=1e-5)
+        assert table.loss_pos[0, i] == pytest.approx(sequence_nll(loaded, pair.prompt, pair.matching, "sum"), rel=1e-5)
         assert table.loss_neg[0, i] == pytest.approx(
-            sequence_nll(model, pair.prompt, pair.not_matching, "sum"), rel=1e-5
+            sequence_nll(loaded, pair.prompt, pair.not_matching, "sum"), rel=1e-5
         )
 
 
@@ -116,8 +107,8 @@ def test_a_shipped_file_with_the_demo_model(tmp_path: Path, capsys: pytest.Captu
     assert sorted(p.name for p in out.glob("layer_*")) == ["layer_3.pt", "layer_3.safetensors"]
 
 
-def test_diff_mean_from_the_command_line(folder: Path, data: Path, tmp_path: Path) -> None:
-    assert main(_train(folder, data, tmp_path, "alg_name=unified_diffmean", "intervention_components=null")) == 0
+def test_diff_mean_from_the_command_line(model: Path, data: Path, tmp_path: Path) -> None:
+    assert main(_train(model, data, tmp_path, "alg_name=unified_diffmean", "intervention_components=null")) == 0
     assert SteeringArtifact.load(tmp_path).site.component == "residual"
 
 
@@ -160,7 +151,7 @@ ROW = '{"question": "q", "matching": "yes", "not_matching": "no"}\n'
     ],
 )
 def test_data_that_cannot_be_used(
-    folder: Path,
+    model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     name: str,
@@ -171,9 +162,9 @@ def test_data_that_cannot_be_used(
     if content is not None:
         path.write_text(content)
     out = tmp_path / "out"
-    _refused(capsys, _train(folder, path, out), *contained)
+    _refused(capsys, _train(model, path, out), *contained)
     assert not out.exists() or not any(out.rglob("*.safetensors"))
-    assert main(_train(folder, path, out)) == 2
+    assert main(_train(model, path, out)) == 2
 
 
 @pytest.mark.parametrize(
@@ -210,24 +201,24 @@ def test_data_that_cannot_be_used(
     ],
 )
 def test_settings_that_cannot_be_used(
-    folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], contained: list[str]
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], contained: list[str]
 ) -> None:
     out = tmp_path / "out"
-    _refused(capsys, _train(folder, data, out, *more), *contained)
+    _refused(capsys, _train(model, data, out, *more), *contained)
     assert not out.exists() or not any(p.is_file() and p.suffix in (".safetensors", ".pt") for p in out.rglob("*"))
 
 
-def test_a_broken_model_folder(folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_model_folder(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in (("model.safetensors", b"\x00" * 50), ("config.json", b"{"), ("tokenizer.json", b"{")):
         broken = tmp_path / name
-        shutil.copytree(folder, broken)
+        shutil.copytree(model, broken)
         (broken / name).write_bytes(content)
         _refused(capsys, _train(broken, data, tmp_path / "out"), "cannot be loaded", "give a model folder or a hub id")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*.safetensors"))
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_change(
-    folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The third step is spoilt; the change of the second is kept aside, and no result is written."""
     from easyedit_split.training import trainer
@@ -244,24 +235,24 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_change(
     monkeypatch.setattr(trainer._Loop, "_losses", losses)
     out = tmp_path / "out"
     said = _refused(
-        capsys, _train(folder, data, out, "steering_factors=[2]"), "step 2", "m = 2", "not finite", "lower lr"
+        capsys, _train(model, data, out, "steering_factors=[2]"), "step 2", "m = 2", "not finite", "lower lr"
     )
     kept = out / "last_good" / "layer_1.safetensors"
     assert str(kept) in said
     assert bool(SteeringArtifact.load(kept).delta.tensors()["db"].abs().max() > 0)
     assert not (out / "layer_1.safetensors").exists()
     monkeypatch.undo()
-    assert main(_train(folder, data, out, "lr=0.001")) == 0  # the advice can be followed at once
+    assert main(_train(model, data, out, "lr=0.001")) == 0  # the advice can be followed at once
 
 
 def test_a_kill_and_the_same_command_again(
-    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from easyedit_split.training import checkpoint, trainer
 
     whole, out = tmp_path / "whole", tmp_path / "out"
     more = ["dropout=0.1", "n_epochs=3"]
-    assert main(_train(folder, data, whole, *more)) == 0
+    assert main(_train(model, data, whole, *more)) == 0
     real, calls = trainer._Loop._losses, []
 
     def losses(self: Any, draw: Any) -> Any:
@@ -272,36 +263,36 @@ def test_a_kill_and_the_same_command_again(
 
     monkeypatch.setattr(checkpoint.Checkpoint, "step_done", lambda self, step, last: self.write(step))
     monkeypatch.setattr(trainer._Loop, "_losses", losses)
-    assert main(_train(folder, data, out, *more)) == 130
+    assert main(_train(model, data, out, *more)) == 130
     assert not list(out.glob("layer_*"))
-    assert main(_train(folder, data, out, *more)) == 0
+    assert main(_train(model, data, out, *more)) == 0
     assert len(calls) == 5 + 9 - 4  # nine steps in all, four of them done before
     one, other = (SteeringArtifact.load(f).delta.tensors() for f in (whole, out))
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 
 def test_sweep_and_generate_refuse_what_does_not_fit(
-    folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(_train(folder, data, out)) == 0
+    assert main(_train(model, data, out)) == 0
     other = tmp_path / "other"
     tiny_model("llama").save_pretrained(other)
     tiny_tokenizer().save_pretrained(other)
     table = tmp_path / "t.parquet"
     sweep = ["sweep", "--artifact", str(out), "--out", str(table), f"test_data={data}", "factors=[0,1]"]
-    generate = ["generate", "--artifact", str(out), "--prompt", "Hi", f"model_name_or_path={folder}"]
+    generate = ["generate", "--artifact", str(out), "--prompt", "Hi", f"model_name_or_path={model}"]
     for arguments, contained in (
         ([*sweep, f"model_name_or_path={other}"], ["qwen2", "llama", "was made for"]),
-        ([*sweep, f"model_name_or_path={folder}", "factors=[.inf]"], ["factors holds inf"]),
-        ([*sweep, f"model_name_or_path={folder}", "test_data=x.jsonl"], ["x.jsonl does not exist"]),
-        ([*sweep, f"model_name_or_path={folder}", "reduction=max"], ["give 'sum' or 'mean'"]),
+        ([*sweep, f"model_name_or_path={model}", "factors=[.inf]"], ["factors holds inf"]),
+        ([*sweep, f"model_name_or_path={model}", "test_data=x.jsonl"], ["x.jsonl does not exist"]),
+        ([*sweep, f"model_name_or_path={model}", "reduction=max"], ["give 'sum' or 'mean'"]),
         (["sweep", "--artifact", str(tmp_path), *sweep[3:]], ["does not hold an artifact"]),
         ([*generate, "-m", "nan"], ["strength m1 = nan is not finite"]),
         ([*generate, "max_new_tokens=0"], ["max_new_tokens = 0"]),
         ([*generate, "max_new_tokens=250"], ["question 0", "context of 256"]),
         (["generate", "--prompts", str(tmp_path / "no.txt")], ["no.txt cannot be read"]),
-        (["generate", f"model_name_or_path={folder}"], ["no question given"]),
+        (["generate", f"model_name_or_path={model}"], ["no question given"]),
     ):
         _refused(capsys, arguments, *contained)
     assert not table.exists()

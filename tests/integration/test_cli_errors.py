@@ -119,7 +119,7 @@ def test_a_model_without_a_template_is_refused(
     capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path
 ) -> None:
     plain = tmp_path / "plain"
-    tiny_model("qwen2", layers=3).save_pretrained(plain)
+    tiny_model("qwen2").save_pretrained(plain)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
     tokenizer.save_pretrained(plain)

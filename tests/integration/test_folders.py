@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
+from tiny import saved_model, tiny_model, tiny_tokenizer
 
 from easyedit_split import SteeringArtifact, SweepTable
 from easyedit_split.cli import main
@@ -23,10 +23,7 @@ from easyedit_split.storage.files import read_tensors, write_tensors
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("other")
-    tiny_model("qwen2", layers=3, seed=1).save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+    return saved_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 Command = Callable[..., tuple[int, str, str]]
@@ -258,7 +255,7 @@ def test_progress_knows_the_weights(
         raise KeyboardInterrupt
 
     upper = tmp_path / "upper"
-    changed = tiny_model("qwen2", layers=3)
+    changed = tiny_model("qwen2")
     with torch.no_grad():
         changed.model.layers[2].mlp.up_proj.weight.mul_(1.5)
     changed.save_pretrained(upper)

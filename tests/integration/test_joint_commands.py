@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from laws import TEXT_PAIRS, assert_close, logits
-from tiny import tiny_model, tiny_tokenizer, token_batch
+from laws import assert_close, logits
+from tiny import token_batch
 
 from easyedit_split import SteeringArtifact, SweepTable
 from easyedit_split.cli import main
@@ -22,26 +21,10 @@ FACTORS = "factors=[-8,-6,-4,-3,-2,-1,-0.5,0,0.5,1,2,3,4,6,8]"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    tiny_model("qwen2").save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-    rows = [{"question": p.question, "matching": p.matching, "not_matching": p.not_matching} for p in TEXT_PAIRS]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture(scope="module")
-def run(model: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A vector trained at three layers together, and its sweep."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    shared = [f"model_name_or_path={model}", f"output_dir={out}", f"train_data={pairs}", f"test_data={pairs}"]
+    shared = [f"model_name_or_path={model}", f"output_dir={out}", f"train_data={data}", f"test_data={data}"]
     assert main(["train", "intervention_method=vector", *KEYS, *shared]) == 0
     assert main(["sweep", "--artifact", str(out), *shared, FACTORS]) == 0
     yield out
@@ -54,11 +37,11 @@ def _said(capsys: pytest.CaptureFixture[str], arguments: list[str], status: int 
     return found.err if status == 2 else found.out
 
 
-def test_trained_kept_and_swept_as_one(run: Path, model: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trained_kept_and_swept_as_one(run: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact, table = SteeringArtifact.load(run), SweepTable.load(run / "sweep.parquet")
     assert str(artifact.site) == "layers 1-3, residual" == table.header["artifact"]["site"]
     assert table.header["artifact"]["id"] == artifact.id
-    again = ["train", "intervention_method=vector", *KEYS, f"model_name_or_path={model}", f"train_data={pairs}"]
+    again = ["train", "intervention_method=vector", *KEYS, f"model_name_or_path={model}", f"train_data={data}"]
     said = _said(capsys, [*again, f"output_dir={run}"])
     assert f"layers 1-3: vector at residual, 5 pairs -> {run / 'layer_1-3.safetensors'}" in said
     assert SteeringArtifact.load(run).id == artifact.id
@@ -91,10 +74,10 @@ def test_a_strength_is_found_kept_and_used(run: Path, model: Path, capsys: pytes
     assert "does not hold layer_2.safetensors but layer_1-3.safetensors" in _said(capsys, [*ask, "layers=[2]"], 2)
 
 
-def test_reported_checked_and_dialled(run: Path, model: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reported_checked_and_dialled(run: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "report" in _said(capsys, ["report", str(run)])
     assert "layers 1-3, residual" in (run / "report.html").read_text(encoding="utf-8")
-    check = ["check", str(run), "--pairs", str(pairs), f"model_name_or_path={model}", "-m", "0.5"]
+    check = ["check", str(run), "--pairs", str(data), f"model_name_or_path={model}", "-m", "0.5"]
     said = _said(capsys, [*check, "--gain", "-100", "--max-utility-drop", "1000"])
     assert "passed: m = 0.5 gains" in said
     (change,) = find_changes([run])
@@ -134,9 +117,9 @@ def test_exported(run: Path, model: Path, tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("form", ["lora", "local_weight"])
 def test_weights_exported(
-    model: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    shared = [f"model_name_or_path={model}", f"output_dir={tmp_path / 'run'}", f"train_data={pairs}"]
+    shared = [f"model_name_or_path={model}", f"output_dir={tmp_path / 'run'}", f"train_data={data}"]
     assert main(["train", f"intervention_method={form}", *KEYS, *shared]) == 0
     whole: dict[str, Any] = {"peft": ["--rank", "32"] if form == "local_weight" else [], "hf": []}
     loaded, _ = load_model(model)
@@ -175,7 +158,7 @@ def test_in_a_folder_with_others_it_is_named_by_its_layers(
     assert "choose one with layer=" in _said(capsys, ask, 2)
     changes = {change.layer: change for change in find_changes([tmp_path])}
     assert set(changes) == {(1, 2), (1, 2, 3), 2}
-    assert changes[(1, 2, 3)].file == tmp_path / "layer_1-3.safetensors"
+    assert changes[(1, 2, 3)].file == str(tmp_path / "layer_1-3.safetensors")
     assert ", layer=(1, 2, 3))" in _attached(changes[(1, 2, 3)], Strengths(2.0, 2.0))
     for layer in changes:
         assert "# m = 2" in _said(capsys, [*ask, *_which(layer)])

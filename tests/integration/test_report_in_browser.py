@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -49,26 +48,7 @@ def analyses(made: Any) -> list[Analysis]:
     return [analyse(found[name][1]) for name in (FOLDER, "mood")]
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    driver = chromium.start(tmp_path_factory.mktemp("browser"))
-    yield driver
-    driver.quit()
-
-
-class Page:
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-
-    def all(self, css: str) -> list[Any]:
-        return self.driver.find_elements("css selector", css)
-
-    def one(self, css: str) -> Any:
-        return self.driver.find_element("css selector", css)
-
-    def text(self, css: str) -> str:
-        return self.one(css).get_property("textContent")
-
+class Page(chromium.Page):
     def turn(self, css: str, value: float) -> None:
         """Put a slider somewhere, as a hand does."""
         self.driver.execute_script(
@@ -89,22 +69,16 @@ class Page:
         away = 12 + (box.size["width"] - 24) * (x - low) / (high - low) - box.size["width"] / 2
         ActionChains(self.driver, duration=20).move_to_element_with_offset(box, round(away), 0).perform()
 
-    def picture(self, name: str) -> bytes:
-        """A screenshot of the whole page; kept in the folder that REPORT_PICTURES names."""
-        png = self.driver.get_screenshot_as_png()
-        if os.environ.get("REPORT_PICTURES"):
-            Path(os.environ["REPORT_PICTURES"], f"{name}.png").write_bytes(png)
-        return png
-
 
 @pytest.fixture
 def page(window: Any, made: Any) -> Iterator[Page]:
     """The page just opened; afterwards the console must hold nothing and nothing of the data must have run."""
     chromium.show_as(window, 1280, 900)
     window.get((made[1] / "report.html").as_uri())
-    yield Page(window)
-    assert window.execute_script("return window.broken") is None
-    assert [entry["message"] for entry in window.get_log("browser")] == []
+    opened = Page(window)
+    yield opened
+    opened.check_nothing_ran()
+    assert opened.said() == []
 
 
 def _number(text: str) -> float:
@@ -257,7 +231,7 @@ def test_a_script_that_slipped_in_would_not_run(page: Page) -> None:
     )
     time.sleep(0.2)
     assert page.driver.execute_script("return window.broken") is None
-    assert any("Content Security Policy" in entry["message"] for entry in page.driver.get_log("browser"))
+    assert any("Content Security Policy" in message for message in page.said())
 
 
 def test_without_script_the_answer_the_pictures_and_the_tables_are_there(page: Page) -> None:
@@ -308,7 +282,7 @@ def test_a_sweep_that_says_little_has_a_page(window: Any, factors: list[float], 
     for css in ("#at-m", "#at-loss"):
         for end in ("min", "max"):
             opened.turn(css, float(opened.one(css).get_property(end)))
-    assert [entry["message"] for entry in window.get_log("browser")] == []
+    assert opened.said() == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -319,11 +293,7 @@ def test_it_fits_its_window_in_light_and_dark(page: Page, width: int, scheme: st
     ask = page.driver.execute_script
     for details in page.all("details"):
         ask("arguments[0].open = true", details)
-    assert ask("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    assert ask(chromium.OUTSIDE) == []
-    red = ask("return getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
-    assert (int(red) < 64) == (scheme == "dark")
-    assert ask(chromium.FAINT) == []
+    page.check_layout(scheme)
     chromium.show_as(page.driver, width, min(6000, ask("return document.documentElement.scrollHeight")), scheme)
     assert page.picture(f"report_{width}_{scheme}")[:4] == b"\x89PNG"
     assert np.isfinite(float(page.one("#at-m").get_property("value")))

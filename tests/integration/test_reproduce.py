@@ -14,6 +14,7 @@ from grids import settings, small_grid
 from judge_server import Answer, judge_server
 from tiny import tiny_model
 
+from easyedit_split import SteeringArtifact, SweepTable
 from easyedit_split.cli import main
 from easyedit_split.errors import ConfigError
 from easyedit_split.reproduce import cell as cell_module
@@ -66,6 +67,22 @@ def test_whole_grid_resumes_and_reports(place: Path) -> None:
         for suffix in ("md", "csv", "tex"):
             assert (place / "out" / "tables" / f"{name}.{suffix}").stat().st_size > 0
     assert "data:image/svg+xml" in written.page.read_text() or not list((place / "out" / "figures").glob("*.svg"))
+
+
+def test_a_cell_of_several_layers(place: Path) -> None:
+    file = place / "hparams" / "mine" / "pairs" / "split_vector.yaml"
+    several = file.read_text().replace("layers: [1]", "layers: [0, 1]")
+    file.write_text(several)
+    with pytest.raises(ConfigError, match=r"split_vector.yaml: layers = \[0, 1\] is 2 changes, and here one"):
+        run_cell(_task(place, "pairs-0/split_vector/s0"))
+    file.write_text(f"{several}joint: true\n")
+    task = _task(place, "pairs-0/split_vector/s0")
+    found = run_cell(task)
+    assert is_done(task) and found["strength"]["m"] != 0
+    artifact = SteeringArtifact.load(task.folder)
+    assert str(artifact.site) == "layers 0-1, mlp.down_proj"
+    table = SweepTable.load(task.folder / "sweep_test.parquet")
+    assert table.header["artifact"]["id"] == artifact.id
 
 
 def test_a_cell_is_run_again_when_what_it_depends_on_changes(place: Path) -> None:

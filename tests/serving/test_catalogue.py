@@ -76,6 +76,28 @@ def test_a_broken_or_missing_artifact_is_refused(folder: Path, tmp_path: Path) -
         Catalogue.read([file.parent])
 
 
+def test_changes_of_the_hub(folder: Path, hub: Any, tmp_path: Path) -> None:
+    lora, vector = (next((folder / name).glob("*.safetensors")) for name in ("lora", "vector"))
+    first = hub.add("me/change", {"layer_3.safetensors": lora.read_bytes()})
+    foreign = (folder / SWEPT / "sweep.parquet").read_bytes()
+    hub.add("me/change", {"layer_3.safetensors": vector.read_bytes(), "sweep.parquet": foreign})
+    now, old = Catalogue.read(["me/change", f"older=me/change@{first}"]).entries
+    assert (now.name, old.name) == ("change", "older")
+    assert (now.form, old.form) == ("vector", "lora") and now.swept is None
+    assert now.load().id == SteeringArtifact.load(folder / "vector").id
+    assert Catalogue.read([f"me/change@{first}"]).names == ["change"]
+    hub.add("me/two", {"layer_3.safetensors": lora.read_bytes(), "layer_4.safetensors": vector.read_bytes()})
+    alone = r'me/two holds layer_3.safetensors, layer_4.*: save one alone with es.load\("me/two", layer=N\)'
+    with pytest.raises(ArtifactError, match=alone):
+        Catalogue.read(["me/two"])
+    with pytest.raises(ArtifactError, match="me/none is no file or folder here, and .*no such repository"):
+        Catalogue.read(["x=me/none"])
+    for name in ("layer_3.safetensors", "layer_4.safetensors"):
+        shutil.copy(lora, tmp_path / name)
+    with pytest.raises(ArtifactError, match=r"a name serves one: give one file, as NAME=.*layer_3.safetensors"):
+        Catalogue.read([tmp_path])
+
+
 def test_another_model_is_refused(folder: Path, demo: Any) -> None:
     served = Catalogue.read([folder / "lora"]).entries[0]
     check_model(served, demo[0].config)

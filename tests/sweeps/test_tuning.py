@@ -69,10 +69,25 @@ def test_a_setting_that_fails_is_left_and_all_failing_is_an_error(model: Any, tm
     assert best_try([Try({}, None, failure="x"), Try({"lr": 1.0}, 0.0, 0.0, 0.0)]).values == {"lr": 1.0}
 
 
+def test_several_layers_together_are_one_change(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hp = replace(HP, layers=(0, 2), joint=True)
+    trained = []
+    train_layer = tuning.train_layer
+    monkeypatch.setattr(tuning, "train_layer", lambda *a, **k: trained.append(train_layer(*a, **k)) or trained[-1])
+    found = run(model, tmp_path, hp, tries=2)
+    assert [str(artifact.site) for artifact in trained] == 2 * ["layers 0 and 2, residual"]
+    alone = run(model, tmp_path, replace(HP, layers=(0,)), tries=2)
+    assert all(t.gain is not None for t in found) and {t.gain for t in found}.isdisjoint(t.gain for t in alone)
+    path = tmp_path / "tuned.yaml"
+    path.write_text(tuned_file(hp, best_try(found), "found"))
+    assert load_hparams(path).layer_groups == ((0, 2),)
+
+
 def test_what_cannot_be_tuned(model: Any, tmp_path: Path) -> None:
     for hp, message in (
         (replace(HP, alg_name="unified_diffmean"), "nothing to tune"),
-        (replace(HP, layers=(0, 1)), "tuning takes one"),
+        (replace(HP, layers=(0, 1)), r"layers = \[0, 1\] is 2 changes, and here one is trained"),
+        (replace(HP, layers=(), joint=True), r"layers = \[\] is 0 changes"),
     ):
         with pytest.raises(ConfigError, match=message):
             run(model, tmp_path, hp)

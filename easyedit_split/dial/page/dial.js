@@ -59,8 +59,8 @@ function draw() {
   const { change, m } = active, curves = change.curves, mine = own.get(change) || null;
   $("curves-of").textContent = change.name;
   const others = dials.filter((d) => d !== active && d.on).map((d) => d.change.name);
-  $("advice").textContent = curves ? curves.advice : "No sweep lies beside this change, so there are no curves and no strength to recommend.";
-  $("advice").className = curves && curves.recommended && curves.recommended.reliable ? "" : "warning";
+  $("advice").textContent = change.advice;
+  $("advice").className = change.best && change.best.reliable ? "" : "warning";
   for (const kind of ["preference", "utility"]) {
     if (curves) drawCurve($(kind), kind, curves, [change.low, change.high], m, mine);
     else $(kind).replaceChildren();

@@ -16,7 +16,7 @@ export class Dial {
   }
 
   get best() {
-    return this.change.curves && this.change.curves.recommended;
+    return this.change.best;
   }
 
   // the strength that both terms have, or null where they are apart
@@ -146,7 +146,7 @@ export class Dial {
 
   warned() {
     const { curves, low, high } = this.change;
-    if (!curves) return "This change was not swept: run easyedit-split sweep to see what a strength costs.";
+    if (!curves) return "No sweep of this change is here: run easyedit-split sweep to see what a strength costs.";
     if (Math.min(this.m1, this.m2) < low || Math.max(this.m1, this.m2) > high) return `Past the sweep, which ends at ${plain(this.m1 < low || this.m2 < low ? low : high)}: nothing was measured here.`;
     const by = this.difference();
     if (this.on && by && -by.utility > curves.budget.nats + 5e-3) return `Past the budget: utility has fallen by ${plain(-by.utility)} nats, more than ${plain(curves.budget.nats)}.`;
