@@ -9,7 +9,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "artifacts", nargs="+", metavar="FOLDER|NAME=FOLDER", help="artifacts to serve, each under its folder's name"
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help="a folder, a hub id, or demo")
+    parser.add_argument(
+        "--model", required=True, metavar="MODEL", help="a folder, a hub id, a GGUF file, demo or smollm2"
+    )
     parser.epilog = "Everything else is passed on to `vllm serve` (--port, --dtype, --max-model-len, …)."
     parser.set_defaults(passed_on=[])
     parser.allow_abbrev = False
