@@ -64,11 +64,12 @@ def write_gguf(
     return model
 
 
-def save_gguf(path: Path, model: Any, tokenizer: Any) -> Path:
-    """Write a Qwen2, Qwen3, Llama or Mistral model with a byte-level tokenizer in F32, as llama.cpp reads it.
+def save_gguf(path: Path, model: Any, tokenizer: Any = None) -> Path:
+    """Write a Qwen2, Qwen3, Llama or Mistral model in F32, as llama.cpp reads it.
 
-    llama.cpp keeps Llama's (and Mistral's) query and key rows in another order, head by head: the two halves of a
-    head are interleaved.
+    Of the tokenizer's vocabulary, byte-level; without one, a token's text is its number: llama.cpp gives no
+    log-probability of tokens that are parts of a character. llama.cpp keeps Llama's (and Mistral's) query and key rows
+    in another order, head by head: the two halves of a head are interleaved.
     """
     config = model.config
     is_llama = config.model_type in ("llama", "mistral")
@@ -76,17 +77,15 @@ def save_gguf(path: Path, model: Any, tokenizer: Any) -> Path:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     _add_shape(writer, config, head)
     writer.add_rope_dimension_count(head)
-    known = json.loads(tokenizer.backend_tokenizer.to_str())
-    special = {token["id"] for token in known["added_tokens"] if token["special"]}
-    listed = [t for t, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(listed)
-    writer.add_token_types([3 if i in special else 1 for i in range(len(listed))])
-    writer.add_token_merges([" ".join(pair) for pair in known["model"]["merges"]])
-    writer.add_eos_token_id(tokenizer.eos_token_id)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(tokenizer.chat_template)
+    if tokenizer is None:
+        _add_vocabulary(writer, [f"t{i}." for i in range(config.vocab_size)], set(), ["a b"])  # none is refused
+    else:
+        known = json.loads(tokenizer.backend_tokenizer.to_str())
+        special = {token["id"] for token in known["added_tokens"] if token["special"]}
+        listed = [t for t, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
+        _add_vocabulary(writer, listed, special, [" ".join(pair) for pair in known["model"]["merges"]])
+        writer.add_chat_template(tokenizer.chat_template)
+    writer.add_eos_token_id(config.eos_token_id)
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
@@ -112,6 +111,15 @@ def _add_shape(writer: GGUFWriter, config: Any, head: int) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
     writer.add_vocab_size(config.vocab_size)
+
+
+def _add_vocabulary(writer: GGUFWriter, tokens: list[str], special: set[int], merges: list[str]) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if i in special else 1 for i in range(len(tokens))])
+    writer.add_token_merges(merges)
+    writer.add_add_bos_token(False)
 
 
 def _finish(writer: GGUFWriter) -> None:

@@ -180,7 +180,7 @@ def test_other_families(kind: str, tokenizer: Any, tmp_path: Path) -> None:
     folder = write_artifacts(random, tmp_path / "artifacts")
     reference = Reference((random, tokenizer), folder)
     adapters = {n: to_gguf_adapter(reference.artifacts[n], tmp_path / f"{n}.gguf", model=random).path for n in names}
-    model = save_gguf(tmp_path / "model.gguf", random, tokenizer)
+    model = save_gguf(tmp_path / "model.gguf", random)
     vector = to_gguf(reference.artifacts["stream"], tmp_path / "v.gguf")
     with server(model, tmp_path / "log.txt", adapters=adapters) as started:
         for name, m, question in itertools.product(names, STRENGTHS, QUESTIONS[:2]):
