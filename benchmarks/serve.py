@@ -6,7 +6,8 @@ Two servers: stock vLLM without the plugin, and `easyedit-split serve` with one 
 feed-forward of the middle block). Loads take turns: unsteered without the plugin, unsteered with it, and for each form
 all requests at one strength and all at different ones; then without the plugin once more. A load is a number of
 streamed requests of `--tokens` tokens from so many clients at once, with prompts of several lengths. The number is the
-same for every load, found while warming up, so that all of it takes about `--minutes` and the start of two servers.
+same for every load, found while warming up, so that all of it takes about `--minutes` and the start of two servers;
+a machine too slow for that does fewer rounds.
 Costs are ratios within a round to the mean of the two loads without the plugin: medians over rounds, and quartiles.
 What two equal loads differ by is in the table, too: stock vLLM's second load to its first. Processor time is that of
 all of a server's processes.
@@ -192,14 +193,15 @@ def measure(arguments: Any, passed_on: list[str], folder: Path) -> None:
     stock, ours, variables = commands(arguments.model, folder, passed_on)
     with server(stock, variables) as plain, server(ours, dict(os.environ)) as steered:
         for clients in arguments.clients:
+            end = time.monotonic() + 60 * arguments.minutes / len(arguments.clients)
             requests = requests_in(*plain, clients, arguments.tokens, 60 * arguments.minutes / count)
             sizes = clients, requests, arguments.tokens
-            rounds = []
-            for _ in range(arguments.rounds + 1):  # the first warms up
+            rounds: list[tuple[Load, dict[str, Load], Load]] = []
+            while len(rounds) < 2 or len(rounds) <= arguments.rounds and time.monotonic() < end:  # the first warms up
                 first = run(*plain, lambda _: "base", *sizes)
                 found = {name: run(*steered, model, *sizes) for name, model in loads.items()}
                 rounds.append((first, found, run(*plain, lambda _: "base", *sizes)))
-            print(f"\n{clients} clients, {requests} requests a load")
+            print(f"\n{clients} clients, {requests} requests a load, {len(rounds) - 1} rounds")
             show(rounds[1:])
 
 
