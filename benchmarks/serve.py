@@ -1,12 +1,16 @@
 """Serving with vLLM: tokens a second and time to the first token, unsteered and steered, over HTTP on loopback.
 
-    OMP_NUM_THREADS=1 python benchmarks/serve.py [--model demo] [--clients 1 8 32] [--requests 64] [--tokens 32]
+    OMP_NUM_THREADS=1 python benchmarks/serve.py [--model demo|smollm2|FOLDER] [--clients 1 8 32] [--minutes 4]
 
 Two servers: stock vLLM without the plugin, and `easyedit-split serve` with one change of each form (random, at the
 feed-forward of the middle block). Loads take turns: unsteered without the plugin, unsteered with it, and for each form
-all requests at one strength and all at different ones. A load is `--requests` streamed requests of `--tokens` tokens
-from so many clients at once, with prompts of several lengths. Costs are ratios within a round to the load without the
-plugin; medians over rounds. Processor time is that of all of a server's processes.
+all requests at one strength and all at different ones; then without the plugin once more. A load is a number of
+streamed requests of `--tokens` tokens from so many clients at once, with prompts of several lengths. The number is the
+same for every load, found while warming up, so that all of it takes about `--minutes` and the start of two servers;
+a machine too slow for that does fewer rounds.
+Costs are ratios within a round to the mean of the two loads without the plugin: medians over rounds, and quartiles.
+What two equal loads differ by is in the table, too: stock vLLM's second load to its first. Processor time is that of
+all of a server's processes.
 """
 
 from __future__ import annotations
@@ -127,6 +131,12 @@ def run(port: int, pid: int, model: Callable[[int], str], clients: int, requests
     return Load(total / seconds, 1e3 * statistics.median(first), 1e3 * (processor_seconds(pid) - before) / total)
 
 
+def requests_in(port: int, pid: int, clients: int, tokens: int, seconds: float) -> int:
+    """How many requests take about so long, at least one a client; the first, slow ones are not counted."""
+    run(port, pid, lambda _: "base", clients, clients, tokens)
+    return max(clients, round(seconds * run(port, pid, lambda _: "base", clients, clients, tokens).rate / tokens))
+
+
 def ask(port: int, model: str, length: int, tokens: int) -> float:
     """Seconds to the first token of a streamed answer, which is read to its end."""
     body = {
@@ -149,83 +159,81 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="demo")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=4.0)
     arguments, passed_on = parser.parse_known_args()
     print(machine())
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     with tempfile.TemporaryDirectory() as folder:
         measure(arguments, passed_on, Path(folder))
 
 
+def commands(model: str, folder: Path, passed_on: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
+    """Stock vLLM's command, the plugin's, and the environment of the first."""
+    from easyedit_split.models.loading import folder_of
+    from easyedit_split.serving.launch import environment
+
+    same = ["--dtype", "float32", *passed_on]
+    stock = [
+        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder_of(model)),
+        "--host", "127.0.0.1", "--served-model-name", "base", *same,
+    ]  # fmt: skip
+    ours = [sys.executable, "-m", "easyedit_split", "serve", *write_changes(model, folder), "--model", model, *same]
+    (folder / "name").mkdir()
+    return stock, ours, {**environment(folder / "name", small=False), "VLLM_PLUGINS": ""}
+
+
 def measure(arguments: Any, passed_on: list[str], folder: Path) -> None:
-    changes = write_changes(arguments.model, folder)
-    ours = [
-        sys.executable,
-        "-m",
-        "easyedit_split",
-        "serve",
-        *changes,
-        "--model",
-        arguments.model,
-        "--dtype",
-        "float32",
-        *passed_on,
-    ]
     loads: dict[str, Callable[[int], str]] = {"unsteered": lambda k: "base"}
     for form in FORMS:
         loads[f"{form}, one strength"] = lambda k, form=form: f"{form}@1.5"
         loads[f"{form}, each its own"] = lambda k, form=form: f"{form}@{0.5 + k / 50}"
-    from easyedit_split.demo import model_path
-    from easyedit_split.serving.launch import environment
-
-    small = arguments.model == "demo"
-    stock = [
-        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model_path()) if small else arguments.model,
-        "--host", "127.0.0.1", "--dtype", "float32", "--served-model-name", "base", *passed_on,
-    ]  # fmt: skip
-    (folder / "name").mkdir()
-    variables = {**environment(folder / "name", small), "VLLM_PLUGINS": ""}
+    count = len(arguments.clients) * (arguments.rounds + 1) * (len(loads) + 2)
+    stock, ours, variables = commands(arguments.model, folder, passed_on)
     with server(stock, variables) as plain, server(ours, dict(os.environ)) as steered:
         for clients in arguments.clients:
-            sizes = clients, max(arguments.requests, clients), arguments.tokens
-            found: dict[str, list[Load]] = {"without the plugin": [], **{name: [] for name in loads}}
-            for k in range(-1, arguments.rounds):  # the first warms up
-                one = {"without the plugin": run(*plain, lambda _: "base", *sizes)}
-                one |= {name: run(*steered, model, *sizes) for name, model in loads.items()}
-                for name in found if k >= 0 else ():
-                    found[name].append(one[name])
-            show(clients, found)
+            end = time.monotonic() + 60 * arguments.minutes / len(arguments.clients)
+            requests = requests_in(*plain, clients, arguments.tokens, 60 * arguments.minutes / count)
+            sizes = clients, requests, arguments.tokens
+            rounds: list[tuple[Load, dict[str, Load], Load]] = []
+            while len(rounds) < 2 or len(rounds) <= arguments.rounds and time.monotonic() < end:  # the first warms up
+                first = run(*plain, lambda _: "base", *sizes)
+                found = {name: run(*steered, model, *sizes) for name, model in loads.items()}
+                rounds.append((first, found, run(*plain, lambda _: "base", *sizes)))
+            print(f"\n{clients} clients, {requests} requests a load, {len(rounds) - 1} rounds")
+            show(rounds[1:])
 
 
-def show(clients: int, found: dict[str, list[Load]]) -> None:
-    plain = found["without the plugin"]
-    rows = []
-    for name, rounds in found.items():
-        cost = statistics.median(a.processor / b.processor for a, b in zip(rounds, plain, strict=True)) - 1
-        slower = statistics.median(b.rate / a.rate for a, b in zip(rounds, plain, strict=True)) - 1
-        middle = [statistics.median(getattr(r, key) for r in rounds) for key in ("rate", "first", "processor")]
-        rows.append(
-            [
-                name,
-                str(clients),
-                f"{middle[0]:.0f}",
-                f"{middle[1]:.0f}",
-                f"{middle[2]:.2f}",
-                f"{cost:+.1%}",
-                f"{slower:+.1%}",
-            ]
-        )
-    heads = [
-        "load",
-        "clients",
-        "tokens/s",
-        "first token ms",
-        "processor ms a token",
-        "more processor time",
-        "more wall time",
-    ]
+def show(rounds: list[tuple[Load, dict[str, Load], Load]]) -> None:
+    plain = [mean(first, last) for first, _, last in rounds]
+    rows = [row("without the plugin", plain, None)]
+    rows.append(row("the same, again", [last for *_, last in rounds], [first for first, *_ in rounds]))
+    rows += [row(name, [found[name] for _, found, _ in rounds], plain) for name in rounds[0][1]]
+    heads = ["load", "tokens/s", "first token ms", "processor ms a token", "more processor time", "more wall time"]
     table(heads, rows)
+
+
+def mean(a: Load, b: Load) -> Load:
+    return Load((a.rate + b.rate) / 2, (a.first + b.first) / 2, (a.processor + b.processor) / 2)
+
+
+def row(name: str, found: list[Load], plain: list[Load] | None) -> list[str]:
+    middle = [statistics.median(getattr(load, key) for load in found) for key in ("rate", "first", "processor")]
+    figures = [f"{middle[0]:.0f}", f"{middle[1]:.0f}", f"{middle[2]:.3f}"]
+    if plain is None:
+        return [name, *figures, "", ""]
+    pairs = list(zip(found, plain, strict=True))
+    costs = [[a.processor / b.processor - 1 for a, b in pairs], [b.rate / a.rate - 1 for a, b in pairs]]
+    return [name, *figures, *map(spread, costs)]
+
+
+def spread(values: list[float]) -> str:
+    """Median and quartiles."""
+    if len(values) < 2:
+        return f"{values[0]:+.1%}"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 if __name__ == "__main__":

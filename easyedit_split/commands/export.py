@@ -10,13 +10,15 @@ from .common import any_model_option, artifact_option, hparams_options, load, lo
 
 if TYPE_CHECKING:
     from ..changes.artifact import SteeringArtifact
+    from ..formats.gguf_adapter import GgufAdapter
     from ..formats.hub import Place
+    from ..formats.peft import PeftExport
     from ..settings.hyperparameters import Hyperparameters
 
 _TARGETS = {
     "hf": "a plain Hugging Face checkpoint with the change baked in",
     "peft": "a LoRA adapter for PEFT, vLLM, llama.cpp",
-    "gguf": "a control vector for llama.cpp (vector form)",
+    "gguf": "for llama.cpp, a control vector (vector form) or a LoRA adapter (the others)",
     "easyedit": "EasyEdit's layer_<l>.pt (vector form)",
 }
 
@@ -29,8 +31,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="PATH", help="the new folder (gguf: the file)")
     parser.add_argument("-m", type=float, metavar="M", help="strength (default: the one that the change keeps)")
     parser.add_argument("--without-db", action="store_true", help="leave db out (m2 = 0)")
-    parser.add_argument("--rank", type=int, metavar="R", help="peft, local weight: the rank")
-    parser.add_argument("--energy", type=float, metavar="E", help="peft, local weight: the share of |dW|^2 to keep")
+    parser.add_argument("--rank", type=int, metavar="R", help="peft and gguf, local weight: the rank")
+    parser.add_argument(
+        "--energy", type=float, metavar="E", help="peft and gguf, local weight: the share of |dW|^2 to keep"
+    )
     parser.add_argument("--lora-bias", action="store_true", help="peft: db as lora_bias, which vLLM does not read")
     parser.add_argument("--shard", default="5GB", metavar="SIZE", help="hf: size of a shard (default 5GB)")
     any_model_option(parser)
@@ -80,16 +84,26 @@ def _peft(arguments: argparse.Namespace, hp: Hyperparameters, artifact: Steering
     done = to_peft(
         artifact, arguments.out, arguments.m, model=model, rank=arguments.rank, energy=arguments.energy, bias=bias
     )
+    return f"{_adapter(done, artifact, arguments.m)} -> {done.folder}"
+
+
+def _adapter(done: PeftExport | GgufAdapter, artifact: SteeringArtifact, m: float) -> str:
     loss = f", relative error of dW {done.relative_error:.2e}, energy kept {done.energy:.6f}"
-    return f"rank {done.rank}, m = {arguments.m:g}{loss if artifact.form == 'local_weight' else ''} -> {done.folder}"
+    return f"rank {done.rank}, m = {m:g}{loss if artifact.form == 'local_weight' else ''}"
 
 
 def _gguf(arguments: argparse.Namespace, hp: Hyperparameters, artifact: SteeringArtifact) -> str:
     from ..errors import ConfigError
     from ..formats.gguf import to_gguf
+    from ..formats.gguf_adapter import to_gguf_adapter
 
     if Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder: name a file in it, such as {arguments.out}/vector.gguf")
+    if artifact.form != "vector":
+        model = load(hp)[0] if hp.model_name_or_path else None
+        options = {"rank": arguments.rank, "energy": arguments.energy, "without_db": arguments.without_db}
+        done = to_gguf_adapter(artifact, arguments.out, arguments.m, model=model, **options)
+        return f"LoRA adapter, {_adapter(done, artifact, arguments.m)} -> {done.path}"
     path = to_gguf(artifact, arguments.out, arguments.m)
     directions = ", ".join(f"direction.{site.layer}" for site in artifact.site.sites)
     return f"{directions}, m = {arguments.m:g} -> {path}"

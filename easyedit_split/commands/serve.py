@@ -12,7 +12,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "artifacts", nargs="+", metavar="CHANGE",
         help=f"changes to serve ({WHERE}), each under the last part of its name, or as NAME=CHANGE",
     )  # fmt: skip
-    parser.add_argument("--model", required=True, metavar="MODEL", help="a folder, a hub id, or demo")
+    parser.add_argument(
+        "--model", required=True, metavar="MODEL", help="a folder, a hub id, a GGUF file, demo or smollm2"
+    )
     parser.epilog = "Everything else is passed on to `vllm serve` (--port, --dtype, --max-model-len, …)."
     parser.set_defaults(passed_on=[])
     parser.allow_abbrev = False

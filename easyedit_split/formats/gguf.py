@@ -35,7 +35,7 @@ def to_gguf(artifacts: SteeringArtifact | Sequence[SteeringArtifact], path: str 
     several = [part for artifact in given for part in artifact.parts]
     for artifact in several:
         _check(artifact)
-    gguf = _package()
+    gguf = gguf_package()
     layers = [a.site.layer for a in several]
     hints = {str(a.model.get("architecture", "unknown")) for a in several}
     if not several or len(set(layers)) < len(layers) or len(hints) > 1:
@@ -69,7 +69,7 @@ def from_gguf(path: str | Path) -> list[SteeringArtifact]:
     from ..changes.artifact import SteeringArtifact
     from ..models.sites import Site
 
-    gguf = _package()
+    gguf = gguf_package()
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist: check the path")
@@ -129,7 +129,8 @@ def _vector(tensor: Any, gguf: Any) -> Any:
     return from_tensors("vector", {"db": values}).requires_grad_(False)
 
 
-def _package() -> Any:
+def gguf_package() -> Any:
+    """The package `gguf`, or `ConfigError` where it is missing."""
     try:
         import gguf
     except ImportError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,15 @@ from torch import Tensor
 
 from ..changes.change import Change
 from ..changes.forms import LinearDelta, from_tensors
-from ..changes.lowrank import LowRank, factorised
-from ..errors import ArtifactError, ConfigError, NotMergeableError
+from ..errors import ArtifactError, ConfigError
 from ..models.sites import Site
 from ..storage.files import read_safetensors, write_safetensors, write_text
-from .adapter_names import Target, artifact_site, find_target
+from .adapter_factors import check_adapter, factors_of
+from .adapter_names import artifact_site, find_target
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 _HEADER = "easyedit_split"
-BIASES = ("refuse", "drop", "lora_bias")
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,16 @@ def to_peft(
         ConfigError: m is 0 or not finite, or `rank`, `energy` or `bias` is wrong or missing.
         ArtifactError: the folder cannot be written.
     """
-    _check(artifact, m, bias)
+    check_adapter(artifact, m, bias)
     sign = math.copysign(1.0, m)
     tensors: dict[str, Tensor] = {}
+    targets = [find_target(part, model) for part in artifact.parts]
     ranks: dict[str, int] = {}
-    losses: list[tuple[float, float]] = []
-    for part in artifact.parts:
-        target = find_target(part, model)
+    found = factors_of(artifact, [target.d_in for target in targets], rank, energy)
+    for part, target, factors in zip(artifact.parts, targets, found.parts, strict=True):
         if target.module in ranks:
             raise ConfigError(f"two parts of the change lie in {target.module}, and an adapter has one: attach it")
-        factors = _factors(part, target, rank, energy)
         ranks[target.module] = factors.rank
-        losses.append((_square(part.delta), factors.relative_error))
         key = f"{_PREFIX}{target.module}"
         tensors |= {f"{key}.lora_A.weight": factors.A, f"{key}.lora_B.weight": sign * target.all_rows(factors.B)}
         if bias == "lora_bias":
@@ -93,20 +89,7 @@ def to_peft(
     write_safetensors(folder / WEIGHTS, tensors, {"format": "pt", _HEADER: json.dumps(header, sort_keys=True)})
     config = _adapter_config(artifact, ranks, abs(m), target.fan_in_fan_out, bias == "lora_bias")
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    return PeftExport(folder, max(ranks.values()), *_total_loss(losses))
-
-
-def _square(delta: LinearDelta) -> float:
-    """`|dW|^2`; 0 where there is no `dW`. Of a LoRA, whose loss is 0, anything would do."""
-    weight = delta.weight() if delta.form == "local_weight" else None
-    return 0.0 if weight is None else float(weight.detach().double().square().sum())
-
-
-def _total_loss(losses: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Relative error and kept energy of all `dW` together, from each one's `|dW|^2` and relative error."""
-    total = sum(square for square, _ in losses)
-    lost = sum(square * error**2 for square, error in losses) / total if total else 0.0
-    return lost**0.5, 1.0 - lost
+    return PeftExport(folder, found.rank, found.relative_error, found.energy)
 
 
 def read_adapter(folder: str | Path) -> list[dict[str, Any]]:
@@ -134,45 +117,6 @@ def read_adapter(folder: str | Path) -> list[dict[str, Any]]:
         parts = {"delta": delta, "site": site, "model": dict(model), "origin": dict(origin)}
         found.append({**parts, "together": own and len(kept["sites"]) > 1})
     return sorted(found, key=lambda parts: (parts["site"].layer, parts["site"].component))
-
-
-def _check(artifact: Change, m: float, bias: str) -> None:
-    if not isinstance(m, (int, float)) or not math.isfinite(m):
-        raise ConfigError(f"m = {m!r} is not a finite number: an adapter has one strength")
-    if m == 0:
-        raise ConfigError("m = 0 is the unsteered model: serve that without an adapter, or choose another m")
-    if bias not in BIASES:
-        raise ConfigError(f"bias = {bias!r} is unknown: choose one of {', '.join(BIASES)}")
-    if artifact.positions.rule != "all":
-        raise NotMergeableError(
-            f"the change steers positions {artifact.positions.rule!r} only, and an adapter acts on every token: "
-            "attach it instead, or train with positions='all'"
-        )
-    if artifact.delta.bias_term() is not None and bias == "refuse":
-        raise NotMergeableError(
-            f"a LoRA adapter has no place for the db of form {artifact.form!r}: choose bias='lora_bias' "
-            "(--lora-bias: PEFT reads it, vLLM and llama.cpp do not), bias='drop' (--without-db), or export a plain "
-            "checkpoint"
-        )
-    if artifact.form == "vector" and bias == "drop":
-        raise NotMergeableError("a vector is db alone, so nothing would be left without it: choose bias='lora_bias'")
-
-
-def _factors(artifact: Change, target: Target, rank: int | None, energy: float | None) -> LowRank:
-    """`dW` as `B A`, on the CPU in float32; a vector's is zero, of rank 1."""
-    delta = artifact.delta
-    if artifact.form == "local_weight":
-        if (rank is None) == (energy is None):
-            raise ConfigError("a local weight becomes a LoRA of a lower rank: give rank=, or energy= (0.99, say)")
-        return factorised(delta.tensors()["dW"].cpu(), rank, energy)
-    if rank is not None or energy is not None:
-        raise ConfigError(f"rank and energy are for the local weight; form {artifact.form!r} is written as it is")
-    if artifact.form == "lora":
-        parts = delta.tensors()
-        return LowRank(parts["B"].cpu(), parts["A"].cpu(), 0.0, 1.0)
-    if target.d_in is None:
-        raise ConfigError("a vector does not know the input width of its module: pass model=")
-    return LowRank(torch.zeros(delta.d_out, 1), torch.zeros(1, target.d_in), 0.0, 1.0)
 
 
 def _bias(delta: LinearDelta) -> Tensor:

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, HostError
+from ..models.gguf_weights import SMOLLM2
 from .catalogue import BASE, Catalogue
 from .internals import TESTED
 
 _PLUGIN = "easyedit_split"
+_SMALL = ("demo", SMOLLM2)
 _ENDING = 30.0  # seconds that vLLM has to end by itself
 _INSTALL = (
     f'pip install "easyedit-split[vllm]" on a machine with CUDA, or, for a processor, pip install torch=={{torch}} '
@@ -36,7 +38,8 @@ def serve(artifacts: Sequence[str], model: str, options: Sequence[str]) -> int:
 
     Args:
         artifacts: folders, or `NAME=FOLDER`.
-        model: a folder, a hub id, or `"demo"`.
+        model: what `load_model` takes: a folder, a hub id, a GGUF file (its weights are dequantised), `"demo"` or
+            `"smollm2"`.
         options: vLLM's own, for `vllm serve`.
 
     Raises:
@@ -49,7 +52,7 @@ def serve(artifacts: Sequence[str], model: str, options: Sequence[str]) -> int:
     name, dtype = _model(model, catalogue)
     command = _command(name, dtype, catalogue, options)
     with tempfile.TemporaryDirectory(prefix="easyedit-split-") as folder:
-        variables = environment(Path(folder), small=model == "demo")
+        variables = environment(Path(folder), small=model in _SMALL)
         process = subprocess.Popen(command, env=variables, start_new_session=True)
         return _watched(process, catalogue, options)
 
@@ -83,12 +86,10 @@ def _model(model: str, catalogue: Catalogue) -> tuple[str, str]:
     """The model's folder or id and the dtype of its weights, once every artifact is known to fit it."""
     from transformers import AutoConfig
 
+    from ..models.loading import folder_of
     from .compatibility import check_model
 
-    if model == "demo":
-        from ..demo import model_path
-
-        model = str(model_path())
+    model = str(folder_of(model))
     try:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
