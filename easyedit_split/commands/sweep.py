@@ -102,7 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
         partial = target.with_name(f".{target.name}.partial")
         if arguments.strengths is not None:
             with shared_prefixes():
-                table = search(model, tokenizer, pairs, artifact, arguments.strengths, hp.reduction, budget)
+                table = search(
+                    model, tokenizer, pairs, artifact, arguments.strengths, hp.reduction, budget, progress=True
+                )
         else:
             table = sweep(
                 model, tokenizer, pairs, artifact, factors, hp.reduction,
