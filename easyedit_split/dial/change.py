@@ -12,9 +12,11 @@ from ..errors import ArtifactError
 from ..folders import same_change, sweeps_in
 from ..run_folder import load_sweeps
 from ..sweeps.table import SweepTable
+from ..texts import load_texts
 from .curves import curves_of
 
 if TYPE_CHECKING:
+    from ..analysis.budget import Budget
     from ..changes.artifact import SteeringArtifact
 
 UNSWEPT = 4.0  # without a sweep and without settings of training, the dial goes this far
@@ -59,7 +61,7 @@ class DialledChange:
 
 
 def find_changes(
-    runs: Iterable[str | Path], max_utility_drop: float = 1.0, any_model: bool = False
+    runs: Iterable[str | Path], max_utility_drop: Budget = 1.0, any_model: bool = False
 ) -> list[DialledChange]:
     """The changes in `runs`: a run's folder, a change's folder, or a file; each with the sweep that lies beside it.
 
@@ -78,13 +80,13 @@ def find_changes(
     return _named_apart(found)
 
 
-def _change(file: Path, name: str, max_utility_drop: float, any_model: bool) -> DialledChange:
+def _change(file: Path, name: str, max_utility_drop: Budget, any_model: bool) -> DialledChange:
     from ..changes.artifact import SteeringArtifact
 
     folder, several = file.parent, len(list(file.parent.glob("layer_*.safetensors"))) > 1
     artifact = SteeringArtifact.load(file)
-    table = _own_sweep(folder, artifact)
-    curves = None if table is None else curves_of(table, max_utility_drop)
+    swept, table = _own_sweep(folder, artifact)
+    curves = None if table is None else curves_of(table, max_utility_drop, load_texts(swept, table))
     layers = tuple(dict.fromkeys(site.layer for site in artifact.site.sites))
     layer = (layers[0] if len(layers) == 1 else layers) if several else None
     artifact = artifact.for_any_model() if any_model else artifact
@@ -97,13 +99,14 @@ def _files(run: Path) -> list[Path]:
     return sorted(f for f in run.rglob("layer_*.safetensors") if f.parent.name != "last_good")
 
 
-def _own_sweep(folder: Path, artifact: SteeringArtifact) -> SweepTable | None:
-    """The first sweep in the change's folder that is of this change."""
+def _own_sweep(folder: Path, artifact: SteeringArtifact) -> tuple[Path, SweepTable | None]:
+    """The first sweep in the change's folder that is of this change, and its file."""
     from ..changes.provenance import source_of
 
-    tables = load_sweeps(folder).values() if sweeps_in(folder) else ()
+    tables = load_sweeps(folder).items() if sweeps_in(folder) else ()
     source = source_of(artifact)
-    return next((t for t in tables if same_change(t.header.get("artifact") or {}, source)), None)
+    own = ((file, t) for file, t in tables if same_change(t.header.get("artifact") or {}, source))
+    return next(own, (folder, None))
 
 
 def _name(file: Path, run: Path) -> str:
