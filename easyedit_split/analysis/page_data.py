@@ -43,9 +43,10 @@ class Method:
 def page_data(methods: list[Method]) -> dict[str, Any]:
     """Everything that the page's script draws."""
     every = {(m.name, r): one for m in methods for r, one in m.analyses.items()}
-    budgets = [one.recommendation.max_utility_drop for one in every.values() if one.recommendation]
+    known = [(r, one.recommendation.max_utility_drop) for (_, r), one in every.items() if one.recommendation]
     return {
-        "budget": budgets[0] if budgets else None,
+        "budget": known[0][1] if known else None,
+        "budgets": dict(reversed(known)),  # reduction -> that of the first method
         "spending": spending(every),
         "methods": [
             {
