@@ -55,8 +55,8 @@ def answer_tokens(table: Any) -> float | None:
 
 
 def in_unit_of(table: Any, budget: Budget) -> float:
-    """The budget in the unit of a sweep's losses: of a budget a token, its mean answer's share for sums, and the budget
-    itself for token means.
+    """The budget in the unit of a sweep's losses. One a token is, for sums, that of the mean answer, to three digits;
+    for token means it is itself.
 
     Raises:
         FitError: it cannot be used; or it is one a token, and the table does not say how long its answers are.
@@ -69,7 +69,7 @@ def in_unit_of(table: Any, budget: Budget) -> float:
     tokens = answer_tokens(table)
     if tokens is None:
         raise FitError(f"max_utility_drop is {budget}, but the sweep does not say how long its answers are: give nats.")
-    return budget.nats * tokens
+    return float(f"{budget.nats * tokens:.3g}")
 
 
 def budget_said(table: Any, budget: Budget) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import FitError
 from . import legends
 from .canvas import FAINT, blank, plain, style, tidy
 from .logodds import Curve
@@ -74,9 +75,12 @@ def plot_texts(name: str, found: Analysis, number: int = 0) -> Figure:
 
     Args:
         found: of a sweep whose texts were measured. number: the method's place, for its colour.
+    Raises:
+        FitError: they were not.
     """
     measures, texts = measures_of(found), found.texts
-    assert measures is not None and texts is not None  # noqa: S101
+    if measures is None or texts is None:
+        raise FitError("No text was measured, so there is nothing to plot: sweep with --texts N.")
     figure, look = blank(4.6), {**style(number)}
     panels = figure.subplots(2, 2, sharex=True).ravel()
     titles = ("Perplexity of answers, unsteered model", "Repeated word triples, share",
@@ -99,7 +103,8 @@ def plot_texts(name: str, found: Analysis, number: int = 0) -> Figure:
     if best is not None and best.texts is not None:
         handles.append(legends.patch("texts hold", BAND))
     if best is not None and best.m is not None:
-        handles.append(legends.line(f"recommended m = {best.m:.3g}", color=look["color"], linestyle=":"))
+        verdict = "recommended" if best.reliable else "not reliable:"
+        handles.append(legends.line(f"{verdict} m = {best.m:.3g}", color=look["color"], linestyle=":"))
     legends.legend(figure, handles, "", 4)
     return figure
 

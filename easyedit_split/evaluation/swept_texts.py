@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..data.tokens import Encoder
     from ..sweeps.table import SweepTable
 
-SAMPLES = 12  # of the unsteered model, of all questions together, at least
+SAMPLES = 24  # of the unsteered model, of all questions together, at least
 SEED = 0
 COMPARED = 16  # tokens a prompt on which distributions are compared
 # everyday questions of different kinds, so that hardly any concept is near all of them

@@ -13,6 +13,7 @@ from easyedit_split.analysis.explained import EXPLAINED
 from easyedit_split.analysis.text_band import DIVERGENCE, REPETITION, doubts_of_texts, text_band, texts_hold
 from easyedit_split.analysis.text_report import likelier_share, plot_texts, text_table
 from easyedit_split.analysis.texts import SweptTexts, TextMeasures
+from easyedit_split.errors import FitError
 
 
 def texts(m, perplexity=None, repetition=None, divergence=None, sampled: float = 20.0) -> SweptTexts:
@@ -118,6 +119,8 @@ def test_the_table_shows_every_measure_and_the_concept_beside():
     share = np.mean(table.loss_pos[-1] < table.loss_neg[-1])
     assert last["wanted answer likelier (share)"] == pytest.approx(share)
     figure = plot_texts("SPLIT", found)
+    with pytest.raises(FitError, match="sweep with --texts N"):
+        plot_texts("SPLIT", analysis.analyse(table))
     assert len(figure.axes) == 4 and figure.axes[0].get_yscale() == "log"
 
 
