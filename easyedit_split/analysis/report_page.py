@@ -120,7 +120,10 @@ def _method_texts(number: int, method: Method, texts: SweptTexts) -> str:
         parts.append(f"<details><summary>{len(asked) - 1} more</summary>{''.join(asked[1:])}</details>")
     if method.text_picture is not None:
         caption, (_, svg) = method.text_picture
-        parts.append(figure(caption, svg))
+        unfolded = "" if number else " open"
+        parts.append(
+            f"<details{unfolded}><summary>Measured at every strength</summary>{figure(caption, svg)}</details>"
+        )
     start = columns[-1][1]
     return f'<article class="texts" data-method="{number}" data-row="{start}">{"".join(parts)}</article>'
 

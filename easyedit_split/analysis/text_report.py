@@ -88,7 +88,7 @@ def plot_texts(name: str, found: Analysis, number: int = 0) -> Figure:
     for axes, check, title in zip(panels, text_checks(measures), titles, strict=False):
         _panel(axes, texts.m, check.values, title, look)
         axes.axhline(check.bound, color=FAINT, linewidth=0.9, linestyle="--")
-    panels[0].set_yscale("log")
+    _logarithmic(panels[0])
     _panel(panels[3], found.preference.m, likelier_share(found.preference), "Wanted answer likelier, share of pairs",
            look)  # fmt: skip
     best = found.recommendation
@@ -107,6 +107,16 @@ def plot_texts(name: str, found: Analysis, number: int = 0) -> Figure:
         handles.append(legends.line(f"{verdict} m = {best.m:.3g}", color=look["color"], linestyle=":"))
     legends.legend(figure, handles, "", 4)
     return figure
+
+
+def _logarithmic(axes: Axes) -> None:
+    """An axis of factors, with plain numbers at it."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _panel(axes: Axes, m: Array, values: Array, title: str, look: dict[str, Any]) -> None:
