@@ -80,4 +80,5 @@ def budget_said(table: Any, budget: Budget) -> str:
     length = f"an answer has {tokens:.3g} tokens on average"
     if table.reduction == "mean":
         return f"{own:.3g} nats a token, {own * tokens:.3g} nats for a whole answer ({length})"
-    return f"{own:.3g} {'nat' if own == 1 else 'nats'} for a whole answer, {own / tokens:.3g} nats a token ({length})"
+    a_token = budget.nats if isinstance(budget, PerToken) else own / tokens
+    return f"{own:.3g} {'nat' if own == 1 else 'nats'} for a whole answer, {a_token:.3g} nats a token ({length})"

@@ -42,6 +42,9 @@ def test_both_ways_are_said():
     assert budget_said(table(), PerToken(0.1)) == (
         "2 nats for a whole answer, 0.1 nats a token (an answer has 20 tokens on average)"
     )
+    assert budget_said(table(10.0, 36.6), PerToken(0.05)) == (  # 1.165 nats
+        "1.17 nats for a whole answer, 0.05 nats a token (an answer has 23.3 tokens on average)"
+    )
     assert budget_said(table().reduced("mean"), 0.1) == (
         "0.1 nats a token, 2 nats for a whole answer (an answer has 20 tokens on average)"
     )
