@@ -105,7 +105,8 @@ def test_preference_rises_then_stops_and_utility_is_lost(model: Any, trained: tu
 
 
 def test_too_much_is_seen_in_its_texts_and_a_little_is_not(model: Any, trained: tuple[SteeringArtifact, Path]) -> None:
-    """Texts hold at a small strength; at 40 the same model finds them unlikely and answers everything otherwise."""
+    """Texts hold at a small strength; at 40 the model finds them less likely than its own, and answers everything
+    otherwise."""
     pairs, factors = warmth("test", 2), (0.0, 0.5, 40.0)
     table = sweep(*model, pairs, trained[0], factors, "sum")
     texts = measure_texts(
@@ -113,11 +114,11 @@ def test_too_much_is_seen_in_its_texts_and_a_little_is_not(model: Any, trained: 
     )
     found, band = texts.measures, text_band(texts, 40.0)
     assert found is not None and band is not None and (band.low, band.high, band.above) == (0.0, 0.5, 40.0)
-    assert found.own_perplexity < found.sampled_perplexity < found.perplexity[2]
+    assert found.own_perplexity < found.sampled_perplexity and 3 * found.own_perplexity < found.perplexity[2]
     assert found.divergence[0] < 1e-4 < found.divergence[1] < 0.5 < 1.0 < found.divergence[2]
     np.testing.assert_allclose(found.dose, found.dose[1] * np.array([0.0, 1.0, 80.0]))
     (doubt,) = doubts_of_texts(texts, 40.0)
-    assert "perplexity" in doubt.sentence and "KL on unrelated prompts" in doubt.sentence
+    assert "Texts fail at m = 40: " in doubt.sentence and "KL on unrelated prompts" in doubt.sentence
 
 
 def test_at_zero_it_is_the_unsteered_model_and_afterwards_too(
