@@ -19,6 +19,7 @@ from .changes.provenance import source_of
 from .errors import ArtifactError, FitError
 from .folders import TEST, changes_in, same_change
 from .sweeps.table import SweepTable, model_weights
+from .texts import load_texts
 
 if TYPE_CHECKING:
     from .changes.artifact import SteeringArtifact
@@ -47,6 +48,7 @@ def calibration_of(analysis: Analysis) -> Calibration:
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         interval=best.interval,
         band=_band(analysis, best.m, best.max_utility_drop),
+        texts=None if best.texts is None else (best.texts.low, best.texts.high),
         pairs=analysis.n_examples,
         pairs_sha256=str(header.get("pairs_sha256") or ""),
         model=model_weights(dict(header)) or "",
@@ -118,7 +120,7 @@ def find_calibration(artifact: SteeringArtifact, folder: Path | None) -> tuple[C
     if table.header.get("any_model"):
         return None, swept
     try:
-        return calibration_of(analyse(table, BUDGET)), swept
+        return calibration_of(analyse(table, BUDGET, texts=load_texts(file, table))), swept
     except FitError:
         return None, swept
 

@@ -23,7 +23,7 @@ EVALUATION, GENERATIONS, TEXTS = "evaluation.json", "generations.jsonl", "texts.
 DERIVED = (
     TEST, "sweep-*.parquet", TRAIN, ".*.parquet.partial", ACTIVATIONS, PROMOTED, SCORES, EVALUATION,
     "evaluation-*.json", GENERATIONS, "generations-*.jsonl", TEXTS, "texts-*.json", "report.html", "report.md",
-    "tables/*.csv", "figures/curves_*", "figures/front_*", "figures/manifold_*",
+    "tables/*.csv", "figures/curves_*", "figures/front_*", "figures/manifold_*", "figures/texts_*",
 )  # fmt: skip
 CHANGES = ("layer_*.safetensors", "layer_*.pt", "last_good/layer_*")
 

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .analysis.budget import Budget, budget_said
 from .analysis.generalisation import Transfer, transfer
-from .analysis.logodds import nats
 from .analysis.manifold import MeasuredDecay, fit_manifold, measured_decay
 from .analysis.names import method_names
 from .analysis.pipeline import Analysis, analyse
 from .analysis.report import Report, write_report
 from .analysis.tables import Key, Table
+from .analysis.texts import SweptTexts
 from .changes.provenance import source_of
 from .errors import ArtifactError, FitError
 from .folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, check_of_change, same_change, sweeps_in
@@ -55,8 +56,8 @@ def load_sweeps(path: str | Path) -> dict[Path, SweepTable]:
     return tables
 
 
-def own_sweep(folder: Path | None, artifact: SteeringArtifact) -> SweepTable | None:
-    """The first sweep in the change's folder that is of this change.
+def own_sweep(folder: Path | None, artifact: SteeringArtifact) -> tuple[Path, SweepTable] | None:
+    """The first sweep in the change's folder that is of this change, and its file; None without one.
 
     Args:
         folder: None where nothing lies beside the change (see `formats.hub.Place.home`).
@@ -64,8 +65,8 @@ def own_sweep(folder: Path | None, artifact: SteeringArtifact) -> SweepTable | N
     Raises:
         ArtifactError: a broken sweep there, or one of a change that is not.
     """
-    tables = load_sweeps(folder).values() if folder is not None and sweeps_in(folder) else ()
-    return next((table for table in tables if same_change(_source(table), source_of(artifact))), None)
+    tables = load_sweeps(folder).items() if folder is not None and sweeps_in(folder) else ()
+    return next((found for found in tables if same_change(_source(found[1]), source_of(artifact))), None)
 
 
 def _source(table: SweepTable) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def save_scores(path: Path, scores: Mapping[str, float], m: float, change: str) 
     return write_text(path, json.dumps({"change": change, "m": m, "scores": dict(scores)}))
 
 
-def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "", seed: int = 0) -> Report:
+def report_run(folder: str | Path, max_utility_drop: Budget = 1.0, title: str = "", seed: int = 0) -> Report:
     """Analyse every sweep of a run and write its report into the same folder.
 
     Raises:
@@ -119,13 +120,15 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
     for file in (file for found in swept.values() for file in found):
         files[_free(_name(folder, file), files)] = file
     tables = {name: swept[file.parent][file] for name, file in files.items()}
+    texts = {name: load_texts(file, tables[name]) for name, file in files.items()}
     analyses: dict[Key, Analysis] = {
-        name: analyse(table, max_utility_drop, seed=seed) for name, table in tables.items()
+        name: analyse(table, max_utility_drop, seed=seed, texts=texts[name]) for name, table in tables.items()
     }
     names: dict[Key, str] = {**method_names({name: table.header for name, table in tables.items()})}
     means: dict[Key, Key] = {}
     for name, table in tables.items():
-        found = _defined(table.reduced("mean"), max_utility_drop, seed) if table.reduction == "sum" else None
+        reduced = table.reduced("mean")
+        found = _defined(reduced, max_utility_drop, seed, texts[name]) if table.reduction == "sum" else None
         if found is not None:
             means[name] = mean = _free(f"{name}, token mean", analyses)
             analyses[mean], names[mean] = found, f"{names[name]}, token mean"
@@ -140,7 +143,7 @@ def report_run(folder: str | Path, max_utility_drop: float = 1.0, title: str = "
         more=_promoted(files, tables),
         means=means,
         names=names,
-        texts={name: texts for name, file in files.items() if (texts := load_texts(file, tables[name]))},
+        texts={name: kept for name, kept in texts.items() if kept},
     )
 
 
@@ -158,9 +161,9 @@ def _name(folder: Path, file: Path) -> str:
     return whole.encode("utf-8", "backslashreplace").decode()
 
 
-def _defined(table: SweepTable, max_utility_drop: float, seed: int) -> Analysis | None:
+def _defined(table: SweepTable, max_utility_drop: Budget, seed: int, texts: SweptTexts | None) -> Analysis | None:
     try:
-        return analyse(table, max_utility_drop, seed=seed)
+        return analyse(table, max_utility_drop, seed=seed, texts=texts)
     except FitError:
         return None
 
@@ -244,7 +247,7 @@ def _json(path: Path) -> dict[str, Any]:
     return kept
 
 
-def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: int, n_boot: int) -> dict[str, str]:
+def _context(tables: Mapping[str, SweepTable], max_utility_drop: Budget, seed: int, n_boot: int) -> dict[str, str]:
     """What was run, for the head of the report; what is not the same for all methods is said for each."""
     headers = {name: table.header for name, table in tables.items()}
     origins = {name: _mapping(_source(table).get("origin")) for name, table in tables.items()}
@@ -254,7 +257,8 @@ def _context(tables: Mapping[str, SweepTable], max_utility_drop: float, seed: in
                            for n, h in headers.items()}),
         "site": _shared({name: str(_source(table).get("site", "unknown")) for name, table in tables.items()}),
         "test pairs": _shared({name: _pairs(table) for name, table in tables.items()}),
-        "budget": f"{nats(max_utility_drop)} of utility, from m = 0 or from its highest on the way",
+        "budget": _shared({name: budget_said(table, max_utility_drop) for name, table in tables.items()})
+        + ", of utility, from m = 0 or from its highest on the way",
         "bootstrap": f"{n_boot:,} draws over examples, seed {seed}",
         "versions": _shared({n: ", ".join(f"{k} {v}" for k, v in _mapping(h.get("versions")).items())
                              for n, h in headers.items()}),

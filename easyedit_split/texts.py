@@ -1,16 +1,18 @@
-"""Texts of a sweep: a few greedy answers at every swept strength, kept beside the sweep that they belong to."""
+"""Texts of a sweep: a few greedy answers at every swept strength, kept beside the sweep that they belong to, with what
+was measured of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .analysis.texts import SweptTexts
+from .analysis.texts import SweptTexts, TextMeasures
 from .errors import ArtifactError, ConfigError
 from .folders import TEXTS, check_of_change, same_change
 from .storage.files import write_text
@@ -61,7 +63,6 @@ def write_texts(
     questions = [pair.question for pair in pairs[:n]]
     strengths = np.sort(table.factors)
     cells = [(m, question) for question in questions for m in strengths.tolist()]
-    chat, prompt = bool(table.header.get("chat", True)), str(table.header.get("system_prompt", ""))
     found: list[str] = []
     with (
         artifact.attach(model, 0.0) as handle,
@@ -72,7 +73,7 @@ def write_texts(
             handle.set_strength(torch.tensor([m for m, _ in batch], dtype=torch.float32))
             found += generate(
                 model, tokenizer, [question for _, question in batch], max_new_tokens=max_new_tokens, batch_size=ROWS,
-                chat=chat, system_prompt=prompt,
+                **prompting(table),
             )  # fmt: skip
             bar.update(len(batch))
     by_question = [found[k * len(strengths) : (k + 1) * len(strengths)] for k in range(len(questions))]
@@ -80,11 +81,18 @@ def write_texts(
     return SweptTexts(strengths, tuple(questions), answers, max_new_tokens)
 
 
+def prompting(table: SweepTable) -> dict[str, Any]:
+    """How a sweep put its questions, as `generate` and `Encoder` take it."""
+    header = table.header
+    return {"chat": bool(header.get("chat", True)), "system_prompt": str(header.get("system_prompt", ""))}
+
+
 def save_texts(sweep: Path, texts: SweptTexts, table: SweepTable) -> Path:
     """Write the texts of a sweep beside it; the file names the change, the sweep's settings and the model's weights."""
     held = {
         **_made_from(table), "max_new_tokens": texts.max_new_tokens, "questions": texts.questions,
         "m": texts.m.tolist(), "answers": texts.answers,
+        **({} if texts.measures is None else {"measures": _plain(texts.measures)}),
     }  # fmt: skip
     return write_text(texts_file(sweep), json.dumps({**held, "sha256": _checksum(held)}, ensure_ascii=False) + "\n")
 
@@ -107,7 +115,8 @@ def load_texts(sweep: Path, table: SweepTable) -> SweptTexts | None:
         m, questions = np.array(held["m"], dtype=float), tuple(map(str, held["questions"]))
         if m.ndim != 1 or len(answers) != len(m) or any(len(row) != len(questions) for row in answers):
             raise ValueError("its answers are not one a question and strength")
-        texts = SweptTexts(m, questions, answers, int(held["max_new_tokens"]))
+        measures = _measures(held["measures"], len(m)) if "measures" in held else None
+        texts = SweptTexts(m, questions, answers, int(held["max_new_tokens"]), measures)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path} is broken ({error}): {AGAIN}") from None
     if isinstance(source, dict):
@@ -118,6 +127,27 @@ def load_texts(sweep: Path, table: SweepTable) -> SweptTexts | None:
     if (settings, weights) != (mine["sweep"], mine["weights"]) or m.tolist() != sorted(table.factors.tolist()):
         raise ArtifactError(f"{path} is of other settings than {sweep.name} beside it: {AGAIN}")
     return texts
+
+
+def _plain(measures: TextMeasures) -> dict[str, Any]:
+    """As JSON holds it; what is not finite is None."""
+    return {name: _numbers(value) for name, value in vars(measures).items()}
+
+
+def _numbers(value: Any) -> Any:
+    if np.ndim(value):
+        return [_numbers(one) for one in value]
+    return float(value) if np.isfinite(value) else None
+
+
+def _measures(held: dict[str, Any], n: int) -> TextMeasures:
+    found: dict[str, Any] = {}
+    for one in fields(TextMeasures):
+        value = np.array(held[one.name], dtype=float)
+        if value.shape not in ((), (n,)) or (value.ndim == 0) != (one.type == "float"):
+            raise ValueError(f"its measure {one.name} is not one a strength")
+        found[one.name] = value if value.ndim else float(value)
+    return TextMeasures(**found)
 
 
 def drop_others(sweep: Path, table: SweepTable) -> None:

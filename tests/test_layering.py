@@ -99,7 +99,7 @@ def test_every_public_name_exists_and_an_unknown_one_does_not() -> None:
 # from the ground up: a wing may import those before it in the list, and `errors`, `lazy`, `distributed`
 FLOORS = (
     "storage", "demo", "data", "models", "changes", "scoring", "settings", "training", "analysis", "sweeps",
-    "folders", "calibrate", "generation", "texts", "formats", "evaluation", "run_folder", "reproduce", "easyedit",
+    "folders", "generation", "texts", "calibrate", "formats", "evaluation", "run_folder", "reproduce", "easyedit",
     "importing", "harness", "serving", "dial", "commands", "cli",
 )  # fmt: skip
 WRITERS = {"analysis.report", "analysis.canvas"}  # pages and pictures, written whole or not at all

@@ -12,7 +12,7 @@ import pytest
 from laws import TEXT_PAIRS, noisy
 
 from easyedit_split import SweepTable, generate, sweep
-from easyedit_split.analysis.texts import SweptTexts
+from easyedit_split.analysis.texts import SweptTexts, TextMeasures
 from easyedit_split.cli import main
 from easyedit_split.errors import ArtifactError, ConfigError
 from easyedit_split.texts import drop_others, load_texts, save_texts, texts_file, write_texts
@@ -73,6 +73,32 @@ def test_texts_of_another_sweep_are_refused_and_dropped(swept: Any, tmp_path: Pa
     assert not texts_file(file).exists()
 
 
+def test_measures_are_kept_and_an_old_file_has_none(swept: Any, tmp_path: Path) -> None:
+    table, file = swept[2], tmp_path / "sweep.parquet"
+    row = np.array([1.5, np.nan, 2.0, 0.25])
+    measures = TextMeasures(row, 3.5, 2.5, row / 10, 0.125, row * 2, np.arange(4.0))
+    save_texts(file, replace(_texts(), measures=measures), table)
+    again = load_texts(file, table)
+    assert again is not None and again.measures is not None
+    for name, value in vars(measures).items():
+        np.testing.assert_array_equal(getattr(again.measures, name), value)
+    save_texts(file, _texts(), table)
+    assert "measures" not in json.loads(texts_file(file).read_text())
+    old = load_texts(file, table)
+    assert old is not None and old.measures is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dose": [1.0]}, {"sampled_perplexity": [1.0] * 4}, {"dose": np.ones((4, 2))}, {"repetition": 1}]
+)
+def test_measures_that_are_not_one_a_strength_are_refused(swept: Any, tmp_path: Path, wrong: Any) -> None:
+    table, file, row = swept[2], tmp_path / "sweep.parquet", np.ones(4)
+    measures = TextMeasures(row, 1.0, 1.0, row, 0.0, row, row)
+    save_texts(file, replace(_texts(), measures=replace(measures, **wrong)), table)
+    with pytest.raises(ArtifactError, match="texts.json is broken .*: run sweep again"):
+        load_texts(file, table)
+
+
 @pytest.mark.parametrize("broken", ["", "[]", '{"sha256": "x"}', "{", "null"])
 def test_a_broken_file_is_one_sentence(swept: Any, tmp_path: Path, broken: str) -> None:
     file = tmp_path / "sweep.parquet"
@@ -113,12 +139,20 @@ def test_sweep_keeps_them_and_the_report_shows_them(tmp_path: Path, capsys: pyte
     assert "2 texts at each of 4 strengths" in capsys.readouterr().out
     texts = load_texts(tmp_path / "v" / "sweep.parquet", SweepTable.load(tmp_path / "v" / "sweep.parquet"))
     assert texts is not None and texts.m.tolist() == [-1, 0, 1, 2] and texts.max_new_tokens == 5
+    assert texts.measures is not None and texts.measures.divergence[1] == pytest.approx(0, abs=1e-5)
     assert main(["report", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
     assert page.count('class="texts"') == 1 and "No texts are kept" not in page
+    assert "Texts of SPLIT vector over m" in page and (tmp_path / "figures" / "texts_v.png").exists()
+    assert (tmp_path / "tables" / "texts.csv").read_text().count("\n") == 1 + len(texts.m)
+    capsys.readouterr()
+    assert main(["fit", str(tmp_path / "v"), "--max-utility-drop", "0.05/token"]) == 0
+    said = capsys.readouterr().out
+    assert "nats for a whole answer, 0.05 nats a token (an answer has" in said and "Texts hold from m = " in said
     # a sweep of other settings in its place leaves no texts of the one before
     assert main([*given[:-4], "factors=[-1,0,1]", "overwrite=true", *common]) == 0
     assert not (tmp_path / "v" / "texts.json").exists()
     assert main(["report", str(tmp_path)]) == 0
+    assert not (tmp_path / "figures" / "texts_v.png").exists() and not (tmp_path / "tables" / "texts.csv").exists()
     page = (tmp_path / "report.html").read_text()
     assert "No texts are kept with these sweeps" in page and "--texts 3" in page and 'class="texts"' not in page

@@ -27,6 +27,9 @@ EXPLAINED = {
     "happens with token means. Sums have a value everywhere.",
     "own pairs": "What was trained on is known by heart. Pairs that the change has not seen tell what it does "
     "elsewhere.",
+    "texts": "The change was turned further than its texts bear. Beside the unsteered model's own they are less "
+    "likely or repeat themselves, or the model answers otherwise where the concept has no place. Read the texts there, "
+    "or take a strength inside the band.",
     "trained": "The strength is far above those that the change was trained with. It may work; training did not see "
     "it.",
 }  # fmt: skip

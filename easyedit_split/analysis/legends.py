@@ -30,6 +30,13 @@ def line(label: str, **look: Any) -> Any:
     return Line2D([], [], **{"color": GREY, "linestyle": "-", **look}, label=label)
 
 
+def patch(label: str, colour: str) -> Any:
+    """An entry of a legend for what is shaded."""
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=colour, edgecolor="#bbbbbb", label=label)
+
+
 def methods(analyses: Mapping[str, Analysis]) -> list[Any]:
     """A method with its strength, by its marker."""
     named = enumerate(analyses.items())
@@ -63,8 +70,6 @@ def stars(recommended: list[Recommendation | None]) -> list[Any]:
 
 
 def regions(found: Analysis) -> list[Any]:
-    from matplotlib.patches import Patch
-
     present = set() if found.regions is None else {span[0] for span in found.regions.spans()}
     shades = [(name, shade) for name, shade in REGION_SHADES.items() if name in present]
-    return [Patch(facecolor=shade, edgecolor="#bbbbbb", label=f"{name} region") for name, shade in shades]
+    return [patch(f"{name} region", shade) for name, shade in shades]

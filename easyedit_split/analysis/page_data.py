@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from .plots import has_front, spending
 from .result import FitResult
 from .texts import SweptTexts
 
+Picture = tuple[str, tuple[Path, Path]]  # caption, (png, svg)
+
 DRAWN = 201  # strengths at which a curve is drawn
 
 
@@ -23,13 +26,14 @@ DRAWN = 201  # strengths at which a curve is drawn
 class Method:
     """One method of a report: its name, what else it is called, its sweep in one or both reductions, and its texts.
 
-    `analyses`: reduction -> analysis; the first is the one that is reported.
+    `analyses`: reduction -> analysis; the first is the one that is reported. `text_picture`: the measures of its texts.
     """
 
     name: str
     folder: str
     analyses: Mapping[str, Analysis]
     texts: SweptTexts | None = None
+    text_picture: Picture | None = None
 
     @property
     def main(self) -> Analysis:
@@ -39,9 +43,10 @@ class Method:
 def page_data(methods: list[Method]) -> dict[str, Any]:
     """Everything that the page's script draws."""
     every = {(m.name, r): one for m in methods for r, one in m.analyses.items()}
-    budgets = [one.recommendation.max_utility_drop for one in every.values() if one.recommendation]
+    known = [(r, one.recommendation.max_utility_drop) for (_, r), one in every.items() if one.recommendation]
     return {
-        "budget": budgets[0] if budgets else None,
+        "budget": known[0][1] if known else None,
+        "budgets": dict(reversed(known)),  # reduction -> that of the first method
         "spending": spending(every),
         "methods": [
             {

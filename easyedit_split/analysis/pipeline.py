@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import FitError
 from . import bootstrap, fitted_curves, recommend
+from .budget import Budget, in_unit_of
+from .budget import check_budget as check_budget
 from .fit import fit_preference, fit_utility
 from .gaps import least_known
 from .logodds import Curve, Sweep, beside, curves
@@ -20,6 +22,8 @@ from .predicted import at_zero
 from .recommend import Recommendation, advise, next_strength
 from .region import Regions, measured_regions
 from .result import FitResult
+from .text_band import text_band
+from .texts import SweptTexts
 
 Array = NDArray[np.float64]
 
@@ -39,6 +43,7 @@ class Analysis:
         budgets: utility losses in nats. front: the recommendation at each (empty without both fits).
         measured: both curves at the swept strengths, the ground of every recommendation.
         measured_gain: (K,) highest measured gain in preference within each budget, no law; NaN where unknown.
+        texts: the answers along the sweep, judged where they were measured; None where none are kept.
         reduction, n_examples, header: of the sweep. n_boot, seed: of the bootstrap.
         notes: sentences the user should read: undefined points, fits that failed or are poor.
     """
@@ -61,6 +66,7 @@ class Analysis:
     n_boot: int
     seed: int
     notes: tuple[str, ...]
+    texts: SweptTexts | None = field(default=None, repr=False)
 
     def measured_at(self, m: float) -> tuple[float, float]:
         """Measured gain in preference and loss of utility at m, nats, without any law.
@@ -108,36 +114,34 @@ class Analysis:
         )
 
 
-def strength_to_measure(table: Sweep, max_utility_drop: float = 1.0) -> float | None:
+def strength_to_measure(table: Sweep, max_utility_drop: Budget = 1.0) -> float | None:
     """The strength that a sweep should measure next, so that its advice stands on it; None where it does already.
 
     Raises:
         FitError, DataError: as ``analyse``.
     """
-    check_budget(max_utility_drop)
+    budget = in_unit_of(table, max_utility_drop)
     if not np.isin(0.0, table.factors):
         return 0.0
-    return next_strength(_points(table), max_utility_drop)
+    return next_strength(_points(table), budget)
 
 
-def strength_past_the_end(table: Sweep, max_utility_drop: float = 1.0) -> float | None:
+def strength_past_the_end(table: Sweep, max_utility_drop: Budget = 1.0) -> float | None:
     """The strength past the sweep that shows whether it ended too soon; None where the best one lies inside.
 
     Raises:
         FitError, DataError: as ``analyse``.
     """
-    check_budget(max_utility_drop)
-    return recommend.strength_past_the_end(_points(table), max_utility_drop)
+    return recommend.strength_past_the_end(_points(table), in_unit_of(table, max_utility_drop))
 
 
-def least_known_strength(table: Sweep, max_utility_drop: float = 1.0) -> float | None:
+def least_known_strength(table: Sweep, max_utility_drop: Budget = 1.0) -> float | None:
     """The strength that would tell most about both curves, where they matter for the budget (see ``gaps``); or None.
 
     Raises:
         FitError, DataError: as ``analyse``.
     """
-    check_budget(max_utility_drop)
-    return least_known(_points(table), max_utility_drop)
+    return least_known(_points(table), in_unit_of(table, max_utility_drop))
 
 
 def best_swept(table: Sweep, max_utility_drop: float = 1.0) -> float:
@@ -161,13 +165,9 @@ def _points(table: Sweep) -> Measured:
     return measured(preference, utility, (0.0, 0.0), (none, none))
 
 
-def check_budget(budget: float) -> None:
-    """Raise FitError unless a budget is a finite number of nats, at least 0."""
-    if not (np.isfinite(budget) and budget >= 0):
-        raise FitError(f"max_utility_drop is {budget}; give a finite number of nats, at least 0.")
-
-
-def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, seed: int = 0) -> Analysis:
+def analyse(
+    table: Sweep, max_utility_drop: Budget = 1.0, n_boot: int = 1000, seed: int = 0, texts: SweptTexts | None = None
+) -> Analysis:
     """Curves with intervals, fits, regions and the recommended strength of a sweep.
 
     The fits are unweighted, as in App. D. A curve that cannot be fitted leaves its fit None and a note that
@@ -175,14 +175,15 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
 
     Args:
         table: anything with the attributes of a sweep table (``logodds.Sweep``).
-        max_utility_drop: budget of the recommendation in nats, at least 0.
+        max_utility_drop: budget of the recommendation in nats of the sweep's unit, or `PerToken`, at least 0.
         n_boot: bootstrap draws over examples. seed: of the draws.
+        texts: answers along the sweep; a strength at which their measures fail is not relied on.
     Raises:
         FitError: every loss is undefined, no utility point is defined, or the budget or n_boot cannot be
             used.
         DataError: losses or strengths cannot be used.
     """
-    check_budget(max_utility_drop)
+    own_budget = in_unit_of(table, max_utility_drop)
     preference, utility = curves(table)
     counts = bootstrap.draw_counts(preference.values.shape[1], n_boot, seed)
     draws = bootstrap.curve_draws(preference, counts), bootstrap.curve_draws(utility, counts)
@@ -193,8 +194,10 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
     steps: tuple[Recommendation, ...] = ()
     if pref_fit is not None and util_fit is not None:
         both, pair = (pref_fit, util_fit), (preference, utility)
-        steps = tuple(advise(points, both, pair, budget, table.header) for budget in (max_utility_drop, *BUDGETS))
+        steps = tuple(advise(points, both, pair, budget, table.header, texts) for budget in (own_budget, *BUDGETS))
         notes.append(steps[0].message)
+    elif (band := text_band(texts, 0.0)) is not None:
+        notes.append(str(band))
     return Analysis(
         preference=preference,
         utility=utility,
@@ -214,6 +217,7 @@ def analyse(table: Sweep, max_utility_drop: float = 1.0, n_boot: int = 1000, see
         n_boot=n_boot,
         seed=seed,
         notes=tuple(notes),
+        texts=texts,
     )
 
 

@@ -17,6 +17,8 @@ from .logodds import Curve, beside, nats
 from .measured import Measured
 from .reliability import MARGIN, Advised, Doubt, doubts, doubts_of_examples
 from .result import FitResult
+from .text_band import TextBand, doubts_of_texts, text_band
+from .texts import SweptTexts
 
 Array = NDArray[np.float64]
 Limit = Literal["peak", "budget", "sweep", "none", "never"]
@@ -49,7 +51,8 @@ class Recommendation:
             None without draws.
         gain_interval, drop_interval: 95% intervals over examples of the gain and the loss at m; that of the gain holds
             although m was chosen for its gain (``Measured.gain_interval``). drop_error: standard error of the loss.
-        doubts: the conditions of ``reliability`` that fail.
+        doubts: the conditions of ``reliability`` and of ``text_band`` that fail.
+        texts: the strengths at which texts hold; None where no text was measured, or none holds.
     """
 
     m: float | None
@@ -66,6 +69,7 @@ class Recommendation:
     drop_interval: tuple[float, float] | None = None
     drop_error: float = float("nan")
     doubts: tuple[Doubt, ...] = ()
+    texts: TextBand | None = None
 
     @property
     def reliable(self) -> bool:
@@ -88,13 +92,13 @@ class Recommendation:
 
 def advise(
     measured: Measured, fits: tuple[FitResult, FitResult], curves: tuple[Curve, Curve], budget: float,
-    header: Mapping[str, Any],
+    header: Mapping[str, Any], texts: SweptTexts | None = None,
 ) -> Recommendation:  # fmt: skip
     """The swept strength of highest measured preference within the budget, and every condition that it fails.
 
     Args:
         measured: both curves. fits, curves: of preference and utility; the fits are asked for their quality alone.
-        header: of the sweep.
+        header: of the sweep. texts: answers along it.
     """
     allowed = measured.spent[measured.swept] <= budget
     everywhere = allowed.all() and not len(measured.lost)
@@ -113,13 +117,15 @@ def advise(
         at = measured.zero
     gained, lost = measured.gain_interval(budget, at), _interval(measured.spent_draws[:, at])
     advised = Advised(measured, at, budget, measured.best_interval(budget, at), lost, gained)
-    failed = doubts(advised, fits, curves, header)
+    failed = (*doubts(advised, fits, curves, header), *doubts_of_texts(texts, advised.m))
     beyond = measured.beyond(at, budget)
     limit: Limit = (
         "none" if measured.gain[at] <= 0 else "budget" if beyond is not None
         else "sweep" if advised.m in measured.ends else "peak"
     )  # fmt: skip
+    band = text_band(texts, advised.m)
     parts = [*_stopped(measured, at, beyond, limit, budget, within), *_counted(measured, at)]
+    parts += [] if band is None else [str(band)]
     return Recommendation(
         m=advised.m,
         preference=float(measured.preference[at]),
@@ -135,6 +141,7 @@ def advise(
         drop_interval=lost,
         drop_error=float(measured.spent_draws[:, at].std()),
         doubts=failed,
+        texts=band,
     )
 
 

@@ -17,9 +17,10 @@ from .page_data import Method
 from .pipeline import Analysis
 from .report_page import Picture, report_page
 from .tables import Key, Table, escaped
+from .text_report import dose_said, measures_of, plot_texts, text_table
 from .texts import SweptTexts
 
-OWN_FIGURES = ("curves_", "front_", "manifold_")
+OWN_FIGURES = ("curves_", "front_", "manifold_", "texts_")
 LONGEST = 120  # letters of a file's name that come from a label: its last ones
 
 
@@ -41,14 +42,17 @@ def report_tables(
     analyses: Mapping[Key, Analysis], transfers: Mapping[Key, Transfer] | None = None,
     scores: Mapping[Key, Mapping[str, float]] | None = None,
 ) -> list[Table]:  # fmt: skip
-    """Every table of a report: strengths, comparison (Table 2), fits (5), transfer (6), budgets, parameters."""
+    """Every table of a report: strengths, comparison (Table 2), fits (5), transfer (6), budgets, parameters, and texts
+    where some were measured."""
     found = [tables.strength_table(analyses)]
     if scores:
         found.append(tables.comparison_table(scores))
     found.append(tables.fit_table(analyses))
     if transfers:
         found.append(tables.transfer_table(transfers))
-    return [*found, tables.budget_table(analyses), tables.parameter_table(analyses)]
+    found += [tables.budget_table(analyses), tables.parameter_table(analyses)]
+    read = text_table(analyses)
+    return [*found, read] if read.rows else found
 
 
 def write_report(
@@ -79,6 +83,8 @@ def write_report(
     if not analyses:
         raise FitError("There is no analysis to report; give at least one.")
     base = Path(folder)
+    means = means or {}
+    swept = {key: one for key, one in analyses.items() if key not in means.values()}
     found = [*report_tables(analyses, transfers, scores), *more]
     stems = file_stems([*analyses, *(manifolds or {})])
     curves = [tables.curve_table(stems[key], one) for key, one in analyses.items()]
@@ -86,11 +92,14 @@ def write_report(
     named = {key: (names or {}).get(key, tables.label(key)) for key in {**analyses, **(manifolds or {})}}
     drawn = _drawn(base / "figures", analyses, named, stems)
     other = _manifolds(base / "figures", manifolds or {}, analyses, named, stems)
-    methods = _methods(analyses, means or {}, named, texts or {})
+    read = _text_pictures(base / "figures", swept, named, stems)
+    methods = _methods(analyses, means, named, texts or {}, read)
     page = write_text(base / "report.html", report_page(title, context or {}, methods, found, drawn, other))
-    figures = [*drawn, *other]
+    figures = [*drawn, *read.values(), *other]
     text = write_text(base / "report.md", _markdown(title, context or {}, analyses, found, figures))
     paths = tuple(path for _, pair in figures for path in pair)
+    if (kept := base / "tables" / "texts.csv") not in written:
+        kept.unlink(missing_ok=True)
     for left in (base / "figures").glob("*.*"):
         if left not in paths and left.stem.startswith(OWN_FIGURES):
             left.unlink()
@@ -102,12 +111,30 @@ def _methods(
     means: Mapping[Key, Key],
     named: Mapping[Key, str],
     texts: Mapping[Key, SweptTexts],
+    read: Mapping[Key, Picture],
 ) -> list[Method]:
     """One a sweep: its analysis, and that of its token means beside it."""
     found = []
     for key in (key for key in analyses if key not in means.values()):
         kept = [analyses[key], *([analyses[means[key]]] if key in means else [])]
-        found.append(Method(named[key], tables.label(key), {one.reduction: one for one in kept}, texts.get(key)))
+        by_reduction = {one.reduction: one for one in kept}
+        found.append(Method(named[key], tables.label(key), by_reduction, texts.get(key), read.get(key)))
+    return found
+
+
+def _text_pictures(
+    folder: Path, analyses: Mapping[Key, Analysis], named: Mapping[Key, str], stems: Mapping[Key, str]
+) -> dict[Key, Picture]:
+    """What was measured of the texts of each method, where something was."""
+    found = {}
+    for number, (key, one) in enumerate(analyses.items()):
+        measures = measures_of(one)
+        if measures is not None:
+            caption = (
+                f"Texts of {named[key]} over m; dashed: the most that a measure may be; {dose_said(measures, one)}"
+            )
+            figure = plot_texts(named[key], one, number)
+            found[key] = (caption, save_figure(figure, folder / f"texts_{stems[key]}"))
     return found
 
 

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
 from .explained import EXPLAINED, LIMITS
 from .html_page import figure, page, section
-from .page_data import Method, page_data
+from .page_data import Method, Picture, page_data
 from .pipeline import Analysis
 from .plots import has_front
 from .reliability import Doubt
 from .tables import Table
 from .texts import SweptTexts
 
-Picture = tuple[str, tuple[Path, Path]]  # caption, (png, svg)
 NO_TEXTS = (
     "No texts are kept with {which}. <code>easyedit-split sweep … --texts 3</code> keeps the answers to the first 3 "
     "test questions at every strength, and they are shown here."
@@ -120,6 +118,12 @@ def _method_texts(number: int, method: Method, texts: SweptTexts) -> str:
     parts += asked[:1]
     if len(asked) > 1:
         parts.append(f"<details><summary>{len(asked) - 1} more</summary>{''.join(asked[1:])}</details>")
+    if method.text_picture is not None:
+        caption, (_, svg) = method.text_picture
+        unfolded = "" if number else " open"
+        parts.append(
+            f"<details{unfolded}><summary>Measured at every strength</summary>{figure(caption, svg)}</details>"
+        )
     start = columns[-1][1]
     return f'<article class="texts" data-method="{number}" data-row="{start}">{"".join(parts)}</article>'
 

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 
 Range = tuple[float, float]
+RANGES = ("swept", "interval", "band", "texts")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Calibration:
         budget: nats of utility that the strength may cost, from m = 0 or from the highest utility on the way.
         swept: lowest and highest strength that was measured.
         interval: 95% interval of the strength. band: the strengths around it that were measured to cost no
-            more than the budget, lowest and highest. None where not known.
+            more than the budget, lowest and highest. texts: those at which the texts held. None where not known.
         reliable: whether the strength may be used unseen; `reason`: what was found about it, in sentences.
         pairs, pairs_sha256: number and hash (`data.pairs.pairs_hash`) of the pairs. model: fingerprint of the model
             (`models.identity.model_fingerprint`). Empty, or 0, where the sweep does not say.
@@ -41,6 +42,7 @@ class Calibration:
     date: str
     interval: Range | None = None
     band: Range | None = None
+    texts: Range | None = None
     pairs: int = 0
     pairs_sha256: str = ""
     model: str = ""
@@ -48,7 +50,7 @@ class Calibration:
     def __post_init__(self) -> None:
         for name in ("m1", "m2", "budget"):
             _check(name, getattr(self, name))
-        for name in ("swept", "interval", "band"):
+        for name in RANGES:
             value = getattr(self, name)
             if value is None and name != "swept":
                 continue
@@ -74,9 +76,10 @@ class Calibration:
     def __str__(self) -> str:
         within = "" if self.interval is None else f" [{self.interval[0]:.3g}, {self.interval[1]:.3g}]"
         pairs = f"{self.pairs} pairs, " if self.pairs else ""
+        texts = "" if self.texts is None else f"; texts hold from m = {self.texts[0]:g} to {self.texts[1]:g}"
         return (
             f"{self._strength}{within}, found for at most {self.budget:g} {'nat' if self.budget == 1 else 'nats'} of "
-            f"utility ({pairs}{self.reduction}, {self.date})"
+            f"utility ({pairs}{self.reduction}, {self.date}){texts}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class Calibration:
         if not isinstance(kept, Mapping):
             raise ConfigError(f"its calibration is a {type(kept).__name__}")
         known = {f.name: kept[f.name] for f in fields(cls) if f.name in kept}
-        ranges = {k: tuple(known[k]) for k in ("swept", "interval", "band") if isinstance(known.get(k), list)}
+        ranges = {k: tuple(known[k]) for k in RANGES if isinstance(known.get(k), list)}
         return cls(**{**known, **ranges})
 
     @property

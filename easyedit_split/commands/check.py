@@ -8,7 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, FitError
-from .common import WHERE, any_model_option, data, hparams_options, load, load_artifact, print_table, settings
+from .common import (
+    WHERE,
+    any_model_option,
+    budget_option,
+    data,
+    hparams_options,
+    load,
+    load_artifact,
+    print_table,
+    settings,
+)
 from .import_ import source_options
 
 if TYPE_CHECKING:
@@ -24,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", required=True, metavar="FILE", help="pairs to measure it on")
     parser.add_argument("-m", type=float, metavar="M", help="strength (default: the one it keeps, else the best one)")
     parser.add_argument("--gain", type=float, default=1.0, metavar="NATS", help="preference to be gained (default: 1)")
-    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
+    budget_option(parser)
     source_options(parser)
     any_model_option(parser)
     parser.epilog = "Exit status: 0 where the gain is reached within the budget, 1 where it is not, 2 for a mistake."
@@ -34,6 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from ..analysis.budget import in_unit_of
     from ..analysis.logodds import beside, nats
     from ..analysis.pipeline import analyse
     from ..sweeps.factors import sweep_factors
@@ -56,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         else sweep_factors(model, tokenizer, pairs, artifact, POINTS)
     )  # fmt: skip
     table = sweep(model, tokenizer, pairs, artifact, factors, hp.reduction, progress=True)
-    found = analyse(table, arguments.max_utility_drop, n_boot=1)
+    budget = in_unit_of(table, arguments.max_utility_drop)
+    found = analyse(table, budget, n_boot=1)
     unknown = [float(m) for m in factors if np.isnan(found.utility.mean[found.utility.m == m]).any()]
     for m in (0.0, given):
         if m in unknown:
@@ -69,16 +81,16 @@ def run(arguments: argparse.Namespace) -> int:
               "pairs are compared at each strength: use reduction=sum")  # fmt: skip
     rows = [(float(m), *found.measured_at(float(m))) for m in factors if m not in unknown]
     print_table(["m", "preference gained", "utility lost"], [[f"{m:g}", *row] for m, *row in rows])
-    within = [row for row in rows if row[2] <= arguments.max_utility_drop and (given is None or row[0] == given)]
+    within = [row for row in rows if row[2] <= budget and (given is None or row[0] == given)]
     best = max(within, key=lambda row: row[1], default=None)
     passed = best is not None and best[1] >= arguments.gain
     where = f"{len(pairs)} pairs, nats ({hp.reduction})"
-    asked = f"{nats(arguments.gain)} for at most {arguments.max_utility_drop:g} of utility"
+    asked = f"{nats(arguments.gain)} for at most {budget:g} of utility"
     if best is None:
         print(f"failed: m = {given:g} costs more than the budget ({where}; asked: {asked})" if given is not None
               else f"failed: no strength keeps within the budget ({where}; asked: {asked})")  # fmt: skip
     else:
-        gain, loss = beside(best[1], arguments.gain), beside(best[2], arguments.max_utility_drop)
+        gain, loss = beside(best[1], arguments.gain), beside(best[2], budget)
         print(f"{'passed' if passed else 'failed'}: m = {best[0]:g} gains {gain} nats of preference for {loss} of "
               f"utility ({where}; asked: {asked})")  # fmt: skip
     return 0 if passed else 1

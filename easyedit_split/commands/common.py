@@ -16,6 +16,7 @@ from ..settings.files import flatten_sections, hyperparameters, read_yaml
 from ..settings.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
+    from ..analysis.budget import Budget
     from ..analysis.pipeline import Analysis
     from ..changes.artifact import SteeringArtifact
     from ..changes.calibration import Calibration
@@ -159,6 +160,25 @@ def own_strength(artifact: SteeringArtifact, place: Place) -> Calibration | None
     return kept
 
 
+def budget_option(parser: argparse.ArgumentParser, meaning: str = "budget") -> None:
+    """`--max-utility-drop NATS[/token]`."""
+    parser.add_argument(
+        "--max-utility-drop", type=_budget, default=1.0, metavar="NATS[/token]",
+        help=f"{meaning}: nats in the sweep's unit, or nats a token of the mean answer, as 0.05/token (default: 1)",
+    )  # fmt: skip
+
+
+def _budget(text: str) -> Budget:
+    from ..analysis.budget import parse_budget
+
+    try:
+        return parse_budget(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no budget: give nats, as 1, or nats a token, as 0.05/token"
+        ) from None
+
+
 def calibration_options(parser: argparse.ArgumentParser) -> None:
     """`--write`."""
     parser.add_argument(
@@ -220,6 +240,15 @@ def data(hp: Hyperparameters, key: str) -> list[PreferencePair]:
         raise ConfigError(f"no pairs named: set {key}=FILE (.jsonl, .json, .csv or .parquet), or a data set's name")
     pairs = flat_pairs(by_concept(load_part(name, key.removesuffix("_data"))), hp.concept_id)
     return pairs[: hp.max_num_of_examples] if hp.max_num_of_examples else pairs
+
+
+def unrelated(hp: Hyperparameters) -> Sequence[str]:
+    """Questions that have nothing to do with what is steered; of the micro-world's model those of its other tasks."""
+    from ..evaluation.demo import questions_of_other_tasks
+    from ..evaluation.swept_texts import UNRELATED
+
+    own = hp.model_name_or_path == "demo"
+    return questions_of_other_tasks(str(hp.test_data).removeprefix("demo:")) if own else UNRELATED
 
 
 def output_dir(hp: Hyperparameters) -> Path:

@@ -15,7 +15,7 @@ from ..demo import ENGLISH, TASKS
 from ..errors import ConfigError, nearest
 from ..models.gguf_weights import SMOLLM2
 from ..settings.files import load_hparams
-from .common import data, load, print_table
+from .common import data, load, print_table, unrelated
 
 GRID = np.linspace(-6, 6, 25)
 ALONG = np.linspace(-6, 6, 7)  # strengths at which the activation manifold is looked at
@@ -117,6 +117,7 @@ def _one_form(
 ) -> _Form:
     from ..analysis import analyse
     from ..changes.provenance import source_of
+    from ..evaluation.swept_texts import measure_texts
     from ..folders import ACTIVATIONS, PROMOTED, SCORES, TEST, TRAIN, changes_in, clear, same_change
     from ..run_folder import save_activations, save_promoted, save_scores
     from ..scoring.activations import collect_activations
@@ -137,6 +138,7 @@ def _one_form(
     table = sweep(model, tokenizer, test, artifact, grid, "sum", progress=True)
     table = refine(model, tokenizer, test, artifact, table, BUDGET)
     kept = write_texts(model, tokenizer, test, artifact, table, SHOWN, max_new_tokens=demo.max_new_tokens)
+    kept = measure_texts(model, tokenizer, artifact, table, kept, unrelated=unrelated(hp))
     save_texts(table.save(folder / form / TEST), kept, table)
     if demo.train_swept:
         swept = sweep(model, tokenizer, pairs[: demo.train_swept], artifact, grid, "sum", progress=True)
@@ -144,7 +146,7 @@ def _one_form(
         activations = collect_activations(model, tokenizer, test[:16], artifact, ALONG.tolist())
         save_activations(folder / form / ACTIVATIONS, ALONG, activations, artifact.id)
     save_promoted(folder / form / PROMOTED, model, tokenizer, artifact)
-    analysis = analyse(table, BUDGET)
+    analysis = analyse(table, BUDGET, texts=kept)
     m = analysis.recommendation.m if analysis.recommendation else None
     too_much = [] if demo.graded else kept.of(grid[-1])
     if m is None:

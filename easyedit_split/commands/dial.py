@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from .common import any_model_option
+from .common import any_model_option, budget_option
 
 DEMO = Path("runs/demo")
 
@@ -21,7 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FOLDER", help="the model (default: the one the changes were made for)")
     parser.add_argument("--dtype", default="float32", help="float32 (default), bfloat16, float16 or auto")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 …")
-    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
+    budget_option(parser)
     any_model_option(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes a free one")

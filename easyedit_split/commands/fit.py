@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .common import calibration_options, keep_strength, print_table
-
-if TYPE_CHECKING:
-    from ..sweeps.table import SweepTable
+from .common import budget_option, calibration_options, keep_strength, print_table
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="tables that sweep wrote, or their folders")
-    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
+    budget_option(parser)
     parser.add_argument("--reduction", choices=("sum", "mean"), help="of the losses (default: as stored)")
     parser.add_argument("--plot", metavar="STEM", help="write STEM.png and STEM.svg")
     calibration_options(parser)
@@ -25,18 +21,25 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..analysis.budget import budget_said
     from ..analysis.canvas import save_figure
     from ..analysis.names import method_names
     from ..analysis.pipeline import analyse
     from ..analysis.plots import plot_curves
     from ..run_folder import load_sweeps
+    from ..texts import load_texts
 
-    analyses = {}
-    tables = {name: table for given in arguments.sweeps for name, table in _named(given, load_sweeps(given)).items()}
-    for path, table in tables.items():
-        analyses[path] = analyse(table.reduced(arguments.reduction or table.reduction), arguments.max_utility_drop)
+    analyses, tables, budgets = {}, {}, {}
+    for given in arguments.sweeps:
+        swept = load_sweeps(given)
+        for file, table in swept.items():
+            path = given if len(swept) == 1 else str(file)  # a single sweep has the name that was given
+            reduced = table.reduced(arguments.reduction or table.reduction)
+            tables[path], budgets[path] = table, budget_said(reduced, arguments.max_utility_drop)
+            analyses[path] = analyse(reduced, arguments.max_utility_drop, texts=load_texts(file, table))
     for path, found in analyses.items():
         print(f"{path}: {found.n_examples} pairs, nats ({found.reduction}); undefined: {found.undefined}")
+        print(f"budget of utility: {budgets[path]}")
         for fit in (found.preference_fit, found.utility_fit):
             if fit is not None:
                 print(f"\n{fit.kind}: R2 {fit.r2:.4f}, condition number {fit.condition:.3g}. {fit.message}")
@@ -64,8 +67,3 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _folder(sweep: str) -> Path:
     return Path(sweep) if Path(sweep).is_dir() else Path(sweep).parent
-
-
-def _named(given: str, tables: dict[Path, SweepTable]) -> dict[str, SweepTable]:
-    """A single sweep has the name that was given."""
-    return {given if len(tables) == 1 else str(file): table for file, table in tables.items()}

@@ -50,4 +50,4 @@ def _beside(place: Place, artifact: SteeringArtifact) -> SweepTable | None:
     from ..run_folder import own_sweep
 
     found = own_sweep(place.home, artifact)
-    return None if found is None or found.header.get("any_model") else found
+    return None if found is None or found[1].header.get("any_model") else found[1]

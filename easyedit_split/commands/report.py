@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import calibration_options, keep_strength
+from .common import budget_option, calibration_options, keep_strength
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="the folder of a run (it holds METHOD/sweep.parquet)")
-    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="budget (default: 1)")
+    budget_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     calibration_options(parser)
 
@@ -30,10 +30,11 @@ def _write(arguments: argparse.Namespace) -> int:
     from ..analysis.pipeline import analyse
     from ..folders import TEST
     from ..sweeps.table import SweepTable
+    from ..texts import load_texts
 
     written = []
     for file in sorted(Path(arguments.run_folder).rglob(TEST)):
         table = SweepTable.load(file)
-        found = analyse(table, arguments.max_utility_drop, seed=arguments.seed)
+        found = analyse(table, arguments.max_utility_drop, seed=arguments.seed, texts=load_texts(file, table))
         written.append(keep_strength(file.parent, table, found, str(file)))
     return 0 if all(written) else 1

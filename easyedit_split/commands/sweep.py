@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from .common import (
     any_model_option,
     artifact_option,
+    budget_option,
     checkpoint_option,
     data,
     given_keys,
@@ -20,6 +21,7 @@ from .common import (
     output_dir,
     print_table,
     settings,
+    unrelated,
 )
 
 OTHER_STRENGTHS = ("steering_factors", "multipliers")  # keys with strengths that sweep does not read
@@ -35,8 +37,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--texts", type=int, default=0, metavar="N",
         help="also keep the greedy answers to the first N test questions at every strength (max_new_tokens long at "
-        "most), for the report's page; 41 strengths and N = 3 are 123 answers, and the bar says how long that takes "
-        "(default: 0, at most 20)",
+        "most), and measure them, for fit, report and the report's page; 41 strengths and N = 3 are 123 answers, and "
+        "the bar says how long that takes (default: 0, at most 20)",
     )  # fmt: skip
     parser.add_argument(
         "--strengths", type=int, metavar="N",
@@ -46,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refine", action="store_true", help="then add up to 8 strengths where the best one within the budget lies"
     )
-    parser.add_argument("--max-utility-drop", type=float, default=1.0, metavar="NATS", help="that budget (default: 1)")
+    budget_option(parser, "that budget")
     any_model_option(parser)
     checkpoint_option(parser)
     hparams_options(parser)
@@ -65,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..analysis.pipeline import check_budget
     from ..changes.provenance import source_of
     from ..distributed import processes, rank
+    from ..evaluation.swept_texts import measure_texts
     from ..folders import TEST, sweep_file
     from ..formats.hub import find
     from ..scoring.prefix_reuse import shared_prefixes
@@ -124,6 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
             texts = write_texts(
                 model, tokenizer, pairs, artifact, table, arguments.texts, max_new_tokens=hp.max_new_tokens,
                 progress=True,
+            )  # fmt: skip
+            texts = measure_texts(
+                model, tokenizer, artifact, table, texts, unrelated=unrelated(hp), progress=True,
             )  # fmt: skip
             kept = save_texts(path, texts, table)
             said = f"{len(texts.questions)} texts at each of {len(texts.m)} strengths"

@@ -12,9 +12,11 @@ from ..errors import ArtifactError
 from ..formats.hub import LAYERS, Place, find
 from ..run_folder import own_sweep
 from ..sweeps.table import SweepTable
+from ..texts import load_texts
 from .curves import curves_of
 
 if TYPE_CHECKING:
+    from ..analysis.budget import Budget
     from ..changes.artifact import SteeringArtifact
 
 UNSWEPT = 4.0  # without a sweep and without settings of training, the dial goes this far
@@ -89,7 +91,7 @@ class DialledChange:
 
 
 def find_changes(
-    runs: Iterable[str | Path], max_utility_drop: float = 1.0, any_model: bool = False
+    runs: Iterable[str | Path], max_utility_drop: Budget = 1.0, any_model: bool = False
 ) -> list[DialledChange]:
     """The changes in `runs`: a run's folder, a change's folder, a file, or a repository of the hub; each with the sweep
     that lies beside it, which on the hub there is none.
@@ -110,13 +112,14 @@ def find_changes(
     return _named_apart(found)
 
 
-def _change(file: Path, place: Place, max_utility_drop: float, any_model: bool) -> DialledChange:
+def _change(file: Path, place: Place, max_utility_drop: Budget, any_model: bool) -> DialledChange:
     from ..changes.artifact import SteeringArtifact
 
     folder, several = file.parent, len(list(file.parent.glob(LAYERS))) > 1
     artifact = SteeringArtifact.load(file)
-    table = own_sweep(None if place.repository else folder, artifact)
-    curves = None if table is None else curves_of(table, max_utility_drop)
+    found = own_sweep(None if place.repository else folder, artifact)
+    table = found[1] if found else None
+    curves = None if found is None else curves_of(found[1], max_utility_drop, load_texts(*found))
     layers = tuple(dict.fromkeys(site.layer for site in artifact.site.sites))
     layer = (layers[0] if len(layers) == 1 else layers) if several else None
     artifact = artifact.for_any_model() if any_model else artifact

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.budget import Budget, in_unit_of
 from ..analysis.logodds import Sweep
 from ..analysis.pipeline import Analysis, analyse
 from ..analysis.predicted import at_zero, swept_grid
+from ..analysis.texts import SweptTexts
 from ..errors import FitError
 
 DRAWN = 401  # strengths at which the law is drawn
 
 
-def curves_of(table: Sweep, max_utility_drop: float = 1.0) -> dict[str, Any]:
+def curves_of(table: Sweep, max_utility_drop: Budget = 1.0, texts: SweptTexts | None = None) -> dict[str, Any]:
     """Curves, law, recommendation and advice of a sweep; nats, NaN as None.
 
     `budget`: the stretch of strengths around 0 over which utility falls by at most `max_utility_drop`; None without
@@ -23,7 +25,7 @@ def curves_of(table: Sweep, max_utility_drop: float = 1.0) -> dict[str, Any]:
     Raises:
         FitError, DataError: see `analyse`.
     """
-    found = analyse(table, max_utility_drop)
+    found, budget = analyse(table, max_utility_drop, texts=texts), in_unit_of(table, max_utility_drop)
     law = _law(found)
     best = found.recommendation
     return {
@@ -33,7 +35,7 @@ def curves_of(table: Sweep, max_utility_drop: float = 1.0) -> dict[str, Any]:
         "preference_interval": _plain(found.preference_interval),
         "utility_interval": _plain(found.utility_interval),
         "law": law,
-        "budget": {"nats": max_utility_drop, "stretch": _stretch(law, max_utility_drop)},
+        "budget": {"nats": budget, "stretch": _stretch(law, budget)},
         "recommended": None
         if best is None or best.m is None
         else {"m": best.m, "interval": best.interval, "reliable": best.reliable, "limit": best.limit},

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+from ..demo import TASKS, data_path
 from ..demo import judge as grammar
 from .judges import Estimate, JudgeItem, Scores
 from .rubrics import AXBENCH_RUBRICS
+
+ASIDE = 3  # questions a task
+
+
+def questions_of_other_tasks(task: str) -> list[str]:
+    """Questions of the micro-world that have nothing to do with a task: its model knows no other language."""
+    others = [json.loads(line) for other in TASKS if other != task for line in _first_lines(other)]
+    return [pair["question"] for pair in others]
+
+
+def _first_lines(task: str) -> list[str]:
+    return data_path(task, "test").read_text(encoding="utf-8").splitlines()[:ASIDE]
 
 
 class DemoJudge:

@@ -101,18 +101,23 @@ class PairScorer:
 
         A `(B,)` strength of the handle is one value a pair, whatever the rows.
         """
-        pairs = [self.pairs[i] for i in indices.tolist()]
-        device = embedding_device(self.model)
-        batch = lay_out(pairs, self.packed).to(device)
-        with self.handle.repeated(batch.rows_per_pair) if self.handle else nullcontext():
-            hidden = self._hidden(indices, batch)
-        picked = hidden[batch.rows.to(hidden.device), batch.cols.to(hidden.device)]
+        picked, batch = self.states(indices)
         per_token = token_losses(self.model, picked, batch.targets, self._scratch)
         owner = batch.owner.to(per_token.device)
-        sums = per_token.new_zeros(2 * len(pairs)).index_add(0, owner, per_token)
+        sums = per_token.new_zeros(2 * len(indices)).index_add(0, owner, per_token)
         # of the lengths, because counting on a GPU would wait for it
+        pairs = [self.pairs[i] for i in indices.tolist()]
         counts = torch.tensor([[len(p.matching), len(p.not_matching)] for p in pairs], dtype=torch.float32)
         return PairLosses(sums[0::2], sums[1::2], *counts.T.to(sums.device))
+
+    def states(self, indices: Tensor) -> tuple[Tensor, Batch]:
+        """Last hidden states `(K, d)` from which the answers' tokens of `losses` are predicted, and their batch, which
+        says whose each of them is (`owner`)."""
+        pairs = [self.pairs[i] for i in indices.tolist()]
+        batch = lay_out(pairs, self.packed).to(embedding_device(self.model))
+        with self.handle.repeated(batch.rows_per_pair) if self.handle else nullcontext():
+            hidden = self._hidden(indices, batch)
+        return hidden[batch.rows.to(hidden.device), batch.cols.to(hidden.device)], batch
 
     def _hidden(self, indices: Tensor, batch: Batch) -> Tensor:
         if self.handle is None or self.store is None:

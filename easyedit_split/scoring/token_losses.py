@@ -85,12 +85,8 @@ def token_losses(model: CausalLM, hidden: Tensor, targets: Tensor, scratch: Scra
 
     `scratch` saves time where many calls follow each other.
     """
-    config, head = text_config(model), unwrap(model).get_output_embeddings()
-    cap = getattr(config, "final_logit_softcapping", None)
-    place = device_of(head)  # tied embeddings may be on another device than the last block
-    hidden, targets = hidden.to(place), targets.to(place)
-    if (scale := logits_scale(config)) != 1.0:
-        hidden = hidden * scale
+    hidden, head, cap = _at_head(model, hidden)
+    targets = targets.to(hidden.device)
     if torch.is_grad_enabled() and hidden.requires_grad:
         if _is_plain(head):
             return _TokenLoss.apply(hidden, targets, head, cap, scratch)
@@ -102,6 +98,22 @@ def token_losses(model: CausalLM, hidden: Tensor, targets: Tensor, scratch: Scra
         wanted = logits.gather(1, targets[part, None])
         losses[part] = (_exponentiate(logits)[0] - wanted).squeeze(1)
     return losses
+
+
+def log_probabilities(model: CausalLM, hidden: Tensor) -> Tensor:
+    """`log p` of every token in nats, float32, `(K, V)`, for hidden states `(K, d)`, on the head's device; all of it is
+    in memory at once."""
+    hidden, head, cap = _at_head(model, hidden)
+    return torch.log_softmax(_logits(hidden, head, cap), dim=-1)
+
+
+def _at_head(model: CausalLM, hidden: Tensor) -> tuple[Tensor, Any, float | None]:
+    """Hidden states as the head takes them, on its device; the head; and the soft cap of its logits."""
+    config, head = text_config(model), unwrap(model).get_output_embeddings()
+    hidden = hidden.to(device_of(head))  # tied embeddings may be on another device than the last block
+    if (scale := logits_scale(config)) != 1.0:
+        hidden = hidden * scale
+    return hidden, head, getattr(config, "final_logit_softcapping", None)
 
 
 def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:

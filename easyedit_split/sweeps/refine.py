@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..analysis.budget import Budget, PerToken
 from ..analysis.pipeline import strength_past_the_end, strength_to_measure
 from .run import sweep
 from .table import SweepTable
@@ -22,9 +23,9 @@ FURTHEST = 4.0  # times as far as the sweep went, at most
 
 def refine(
     model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, table: SweepTable,
-    max_utility_drop: float = 1.0, *, rounds: int = ROUNDS, chat: bool | None = None,
+    max_utility_drop: Budget = 1.0, *, rounds: int = ROUNDS, chat: bool | None = None,
 ) -> SweepTable:  # fmt: skip
-    """`table` with the strengths that its advice for `max_utility_drop` nats stands on, at most `rounds` more.
+    """`table` with the strengths that its advice for the budget `max_utility_drop` stands on, at most `rounds` more.
 
     Its header says, as `refined`, with which strengths it set out.
 
@@ -51,6 +52,7 @@ def refine(
     return table
 
 
-def set_out(factors: Iterable[float], max_utility_drop: float) -> dict[str, Any]:
+def set_out(factors: Iterable[float], max_utility_drop: Budget) -> dict[str, Any]:
     """What the header of a refined sweep says: the strengths it set out with, and for which budget it went on."""
-    return {"refined": {"factors": [float(m) for m in factors], "max_utility_drop": max_utility_drop}}
+    budget = str(max_utility_drop) if isinstance(max_utility_drop, PerToken) else max_utility_drop
+    return {"refined": {"factors": [float(m) for m in factors], "max_utility_drop": budget}}

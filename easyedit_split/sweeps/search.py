@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..analysis.budget import Budget, PerToken
 from ..analysis.pipeline import least_known_strength
 from ..distributed import rank
 from ..errors import ConfigError
@@ -24,7 +25,7 @@ LEAST = FIRST + ROUNDS
 
 def search(
     model: Any, tokenizer: Any, pairs: Sequence[PreferencePair], artifact: SteeringArtifact, strengths: int,
-    reduction: str = "sum", max_utility_drop: float = 1.0, *, chat: bool | None = None, progress: bool = False,
+    reduction: str = "sum", max_utility_drop: Budget = 1.0, *, chat: bool | None = None, progress: bool = False,
 ) -> SweepTable:  # fmt: skip
     """Sweep `pairs` at `strengths` strengths that the curves themselves ask for; fewer where they are known before.
 
@@ -62,6 +63,7 @@ def check_strengths(strengths: int) -> None:
         raise ConfigError(f"{strengths} strengths are too few to find where the curves bend: give {LEAST} or more")
 
 
-def searched(strengths: int, max_utility_drop: float) -> dict[str, Any]:
+def searched(strengths: int, max_utility_drop: Budget) -> dict[str, Any]:
     """What the header of such a sweep says."""
-    return {"refined": {"strengths": strengths, "max_utility_drop": max_utility_drop}}
+    budget = str(max_utility_drop) if isinstance(max_utility_drop, PerToken) else max_utility_drop
+    return {"refined": {"strengths": strengths, "max_utility_drop": budget}}

@@ -23,6 +23,7 @@ def test_curves_front_and_strength(found):
     told = page_data([Method("split", "a", {"mean": found})])
     json.dumps(told, allow_nan=False)
     assert told["budget"] == 0.5 and told["spending"] == 4.0
+    assert set(told["budgets"].values()) == {0.5}
     one = told["methods"][0]["sweeps"]["mean"]
     np.testing.assert_allclose(one["preference"]["mean"], found.preference.mean, rtol=1e-4)
     np.testing.assert_allclose(one["utility"]["interval"], found.utility_interval, rtol=1e-4)

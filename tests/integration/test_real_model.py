@@ -13,12 +13,15 @@ import pytest
 import torch
 
 from easyedit_split import generate, sweep
+from easyedit_split.analysis.text_band import doubts_of_texts, text_band
 from easyedit_split.changes.artifact import SteeringArtifact
 from easyedit_split.cli import main
 from easyedit_split.data.pairs import PreferencePair, flat_pairs, load_pairs
 from easyedit_split.demo import data_path
+from easyedit_split.evaluation.swept_texts import measure_texts
 from easyedit_split.models import gguf_weights
 from easyedit_split.models.loading import load_model
+from easyedit_split.texts import write_texts
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore:the weights of SmolLM2:UserWarning")]
 FACTORS = (-4.0, 0.0, 4.0, 40.0)
@@ -99,6 +102,23 @@ def test_preference_rises_then_stops_and_utility_is_lost(model: Any, trained: tu
     assert lost.mean() > 3 * lost.std(ddof=1) / np.sqrt(len(lost)) > 0
     near, far = rise.mean() / FACTORS[2], (preference[3] - preference[2]).mean() / (FACTORS[3] - FACTORS[2])
     assert far < near / 2  # it has stopped rising as it did
+
+
+def test_too_much_is_seen_in_its_texts_and_a_little_is_not(model: Any, trained: tuple[SteeringArtifact, Path]) -> None:
+    """Texts hold at a small strength; at 40 the model finds them less likely than its own, and answers everything
+    otherwise."""
+    pairs, factors = warmth("test", 2), (0.0, 0.5, 40.0)
+    table = sweep(*model, pairs, trained[0], factors, "sum")
+    texts = measure_texts(
+        *model, trained[0], table, write_texts(*model, pairs, trained[0], table, 1, max_new_tokens=12)
+    )
+    found, band = texts.measures, text_band(texts, 40.0)
+    assert found is not None and band is not None and (band.low, band.high, band.above) == (0.0, 0.5, 40.0)
+    assert found.own_perplexity < found.sampled_perplexity and 3 * found.own_perplexity < found.perplexity[2]
+    assert found.divergence[0] < 1e-4 < found.divergence[1] < 0.5 < 1.0 < found.divergence[2]
+    np.testing.assert_allclose(found.dose, found.dose[1] * np.array([0.0, 1.0, 80.0]))
+    (doubt,) = doubts_of_texts(texts, 40.0)
+    assert "Texts fail at m = 40: " in doubt.sentence and "KL on unrelated prompts" in doubt.sentence
 
 
 def test_at_zero_it_is_the_unsteered_model_and_afterwards_too(

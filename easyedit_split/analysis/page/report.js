@@ -25,7 +25,7 @@ function build() {
   }
   place.append(cursor("m", "m", () => range(), (m) => `m = ${plain(m)}`), readout());
   place.append(make("h3", "", "Preference gained for utility lost"), make("p", "small", "Points: measured strengths on one side of 0. Line: the most that is gained for at most that loss, joined between measured strengths."));
-  chart(place, "front", (loss) => set("loss", loss), (width) => front(width, shown(), report.spending, report.budget, chosen.loss));
+  chart(place, "front", (loss) => set("loss", loss), (width) => front(width, shown(), report.spending, report.budgets[chosen.reduction] ?? null, chosen.loss));
   place.append(cursor("loss", "loss of utility", () => [0, report.spending], (loss) => `loss ${plain(loss)}`), spent());
   const best = shown().map(({ sweep }) => sweep.best).find(Boolean);
   chosen.m = best ? best.m : 0;
