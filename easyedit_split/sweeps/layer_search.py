@@ -1,6 +1,6 @@
 """Which layer to steer: a DiffMean vector at every layer, a short sweep of each, preference gained at a fixed budget.
 
-DiffMean needs no training, so the search costs one pass over the pairs a layer and one short sweep. It ranks layers
+DiffMean needs no training, so the search costs one pass over the pairs and one short sweep a layer. It ranks layers
 for any form: the place where a concept is written down is the same.
 """
 
@@ -84,10 +84,11 @@ def search_layers(
         raise DataError(f"{len(pairs)} pairs are too few to rank layers: give {MIN_PAIRS} or more")
     cut = len(pairs) - max(2, int(len(pairs) * HELD_OUT))
     shared: dict[str, Any] = {"chat": chat, "system_prompt": system_prompt}
-    found = []
+    vectors = diff_mean(model, tokenizer, pairs[:cut], layer=sorted(set(chosen)), **shared)
+    vector_at = {part.site.sites[0].layer: part for part in vectors.parts}
+    found, held = [], pairs[cut:]
     for layer in tqdm(chosen, "layers", unit="layer", disable=not progress):
-        vector = diff_mean(model, tokenizer, pairs[:cut], layer=layer, **shared)
-        held = pairs[cut:]
+        vector = vector_at[layer]
         factors = sweep_factors(model, tokenizer, held, vector, points)
         found.append(_score(layer, sweep(model, tokenizer, held, vector, factors, "sum"), budget))
     return found
