@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -191,11 +191,17 @@ def resident(key: str = "VmRSS") -> float:
     return 0.0
 
 
-def serve(work: Callable[[], Any], check: Callable[[], dict[str, float]] = dict) -> None:
-    """The child's side: ready, then one round a line, or what `check` says. Only the answers go to the real standard
-    output. Numbers that `work` returns by name are told with the round's own."""
+def private_output() -> TextIO:
+    """The real standard output; what others print from here on goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    return answers
+
+
+def serve(work: Callable[[], Any], check: Callable[[], dict[str, float]] = dict, answers: TextIO | None = None) -> None:
+    """The child's side: ready, then one round a line, or what `check` says. Only the answers go to the real standard
+    output. Numbers that `work` returns by name are told with the round's own."""
+    answers = answers or private_output()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts here
     loaded = resident()

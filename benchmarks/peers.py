@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import peer_environments as environments
-from common import QUIET, Figures, Worker, machine, serve, table
+from common import QUIET, Figures, Worker, machine, private_output, serve, table
 from peer_task import Contender, Pair, Task
 
 
@@ -222,9 +222,10 @@ def start(peer: Peer, row: str, form: str, file: Path, stack: ExitStack) -> Work
 
 def work(options: argparse.Namespace) -> None:
     """The worker's side."""
+    answers = private_output()
     peer = next(p for p in ROWS[options.row[0]].peers if p.name == options.worker)
     contender = peer.contender(Task.load(options.task))
-    serve(contender.work, contender.check)
+    serve(contender.work, contender.check, answers)
 
 
 # --- printing ---------------------------------------------------------------------------------------------------------
