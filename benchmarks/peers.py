@@ -139,16 +139,13 @@ ROWS = {
 def make_task(options: argparse.Namespace, form: str) -> Task:
     """Model folder and pairs, as text and as tokens."""
     from easyedit_split import load_model
-    from easyedit_split.data.paper_sets import paper_split
     from easyedit_split.data.tokens import Encoder
     from easyedit_split.models.loading import folder_of
 
     folder = folder_of(options.model)
     _, tokenizer = load_model(options.model)
-    data = options.data or os.environ.get("EASYEDIT_SPLIT_DATA")
-    if not data:
-        raise SystemExit("no data: set EASYEDIT_SPLIT_DATA, or give --data, a folder with powerseeking/")
-    split, encoder = paper_split("powerseeking", data), Encoder(tokenizer)
+    train, test = read_pairs(options.data)
+    encoder = Encoder(tokenizer)
 
     def pairs(rows: Any) -> list[Pair]:
         found = []
@@ -165,10 +162,25 @@ def make_task(options: argparse.Namespace, form: str) -> Task:
         return found
 
     return Task(
-        folder=str(folder), layer=options.layer, train=pairs(split.train[: options.pairs]),
-        test=pairs(split.test[: options.test_pairs]), form=form, epochs=options.epochs, batch=options.batch,
+        folder=str(folder), layer=options.layer, train=pairs(train[: options.pairs]),
+        test=pairs(test[: options.test_pairs]), form=form, epochs=options.epochs, batch=options.batch,
         prompts=options.prompts, tokens=options.tokens, points=options.points,
     )  # fmt: skip
+
+
+def read_pairs(data: str | None) -> tuple[Any, Any]:
+    """Training and test pairs of PowerSeeking, or with `demo` those of the shipped reviews."""
+    from easyedit_split import flat_pairs, load_pairs
+    from easyedit_split.data.paper_sets import paper_split
+    from easyedit_split.demo import data_path
+
+    if data == "demo":
+        train, test = (flat_pairs(load_pairs(data_path("reviews", part))) for part in ("train", "test"))
+        return train, test
+    if not data:
+        raise SystemExit("no data: set EASYEDIT_SPLIT_DATA, or give --data, a folder with powerseeking/")
+    split = paper_split("powerseeking", data)
+    return split.train, split.test
 
 
 def describe(task: Task) -> str:
@@ -270,7 +282,7 @@ def notes(figures: Figures, check: dict[str, float], times: int) -> list[str]:
     return found
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--row", action="append", choices=list(ROWS), help="rows; repeatable; all of them if not given")
     parser.add_argument("--form", action="append", choices=["vector", "lora", "local_weight"])
@@ -279,7 +291,10 @@ def main() -> None:
         "--here", action="store_true", help="leave out contenders that need an environment of their own"
     )
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--data", help="folder with powerseeking/ (default: EASYEDIT_SPLIT_DATA)")
+    parser.add_argument(
+        "--data", default=os.environ.get("EASYEDIT_SPLIT_DATA"),
+        help="folder with powerseeking/ (default: EASYEDIT_SPLIT_DATA), or demo",
+    )  # fmt: skip
     for name, value in {
         "layer": 15, "pairs": 16, "test-pairs": 8, "epochs": 2, "batch": 4, "points": 5, "prompts": 4, "tokens": 16,
         "rounds": 1,
@@ -287,7 +302,11 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--task", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = make_parser().parse_args()
     if options.worker:
         work(options)
         return
