@@ -149,7 +149,8 @@ def make_model(shape: Shape) -> Any:
     config = Qwen2Config(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=1024, tie_word_embeddings=False, pad_token_id=259, eos_token_id=258, bos_token_id=256,
+        max_position_embeddings=max(1024, shape.prompt + shape.answer), tie_word_embeddings=False, pad_token_id=259,
+        eos_token_id=258, bos_token_id=256,
     )  # fmt: skip
     return Qwen2ForCausalLM(config).eval().requires_grad_(False)
 
