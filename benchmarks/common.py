@@ -17,15 +17,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 FORMS = ("vector", "lora", "local_weight")
 RANK = 4
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 FACTORS = (1.0, 2.0)  # strengths drawn in training
 
 
@@ -148,7 +149,8 @@ def make_model(shape: Shape) -> Any:
     config = Qwen2Config(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=1024, tie_word_embeddings=False, pad_token_id=259, eos_token_id=258, bos_token_id=256,
+        max_position_embeddings=max(1024, shape.prompt + shape.answer), tie_word_embeddings=False, pad_token_id=259,
+        eos_token_id=258, bos_token_id=256,
     )  # fmt: skip
     return Qwen2ForCausalLM(config).eval().requires_grad_(False)
 
@@ -190,19 +192,30 @@ def resident(key: str = "VmRSS") -> float:
     return 0.0
 
 
-def serve(work: Callable[[], Any]) -> None:
-    """The child's side: ready, then one round a line. Only the answers go to the real standard output."""
+def private_output() -> TextIO:
+    """The real standard output; what others print from here on goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    return answers
+
+
+def serve(work: Callable[[], Any], check: Callable[[], dict[str, float]] = dict, answers: TextIO | None = None) -> None:
+    """The child's side: ready, then one round a line, or what `check` says. Only the answers go to the real standard
+    output. Numbers that `work` returns by name are told with the round's own."""
+    answers = answers or private_output()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts here
     loaded = resident()
     print(json.dumps({"startup": time.process_time()}), file=answers, flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line.strip() == "check":
+            print(json.dumps(check()), file=answers, flush=True)
+            continue
         begin, busy = time.perf_counter(), time.process_time()
-        work()
+        own = work()
         took = {"seconds": time.perf_counter() - begin, "busy": time.process_time() - busy}
-        print(json.dumps({**took, "peak": resident("VmHWM") - loaded}), file=answers, flush=True)
+        own = own if isinstance(own, dict) else {}
+        print(json.dumps({**took, "peak": resident("VmHWM") - loaded, "own": own}), file=answers, flush=True)
 
 
 @dataclass
@@ -216,6 +229,7 @@ class Figures:
     busy: list[float]
     peak: float
     startup: float = 0.0
+    own: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def wall(self) -> float:
@@ -229,11 +243,18 @@ class Figures:
 class Worker:
     """A contender in a process of its own."""
 
-    def __init__(self, name: str, script: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        script: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        python: str = sys.executable,
+    ) -> None:
         self.name, self.figures = name, Figures([], [], 0.0)
         self.log = open(os.environ.get("BENCHMARK_LOG", os.devnull), "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, script, "--worker", name, *arguments],
+            [python, script, "--worker", name, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
@@ -246,14 +267,23 @@ class Worker:
             raise RuntimeError(f"{self.name} ended with status {self.process.wait()}: set BENCHMARK_LOG to see why")
         return json.loads(line)
 
-    def round(self) -> None:
+    def _ask(self, what: str) -> dict[str, Any]:
         assert self.process.stdin
-        self.process.stdin.write("go\n")
+        self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
-        answer = self._read()
+        return self._read()
+
+    def check(self) -> dict[str, float]:
+        """What came of the last round."""
+        return self._ask("check")
+
+    def round(self) -> None:
+        answer = self._ask("go")
         self.figures.seconds.append(answer["seconds"])
         self.figures.busy.append(answer["busy"])
         self.figures.peak = max(self.figures.peak, answer["peak"])
+        for name, value in answer["own"].items():
+            self.figures.own.setdefault(name, []).append(value)
 
     def close(self) -> None:
         assert self.process.stdin
@@ -265,11 +295,10 @@ class Worker:
 @contextlib.contextmanager
 def workers(names: Sequence[str], script: str, arguments: Sequence[str]) -> Iterator[list[Worker]]:
     """Contenders that are ready to run rounds."""
-    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     started: list[Worker] = []
     try:
         for name in names:
-            started.append(Worker(name, script, arguments, environment))
+            started.append(Worker(name, script, arguments, QUIET))
         yield started
     finally:
         for worker in started:

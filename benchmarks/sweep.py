@@ -86,9 +86,9 @@ def naive(shape: Shape, values: int) -> Callable[[], Any]:
 
 def easyedit(shape: Shape, values: int) -> Callable[[], Any]:
     """One pass of its loss mode: one value, one polarity, batch 1."""
-    from easyedit import Host
+    from easyedit import host_of
 
-    host = Host(shape)
+    host = host_of(shape)
     weights = {"lambda_p": 1.0, "lambda_n": 0.3, "gamma": 0.0, "theta": 0.0}
     options = {"batch_size": 1, "inference": True, "steering_factors": [4.0]}
     return lambda: host.train("local_weight", 1, 0.0, weights, kind="winning_only", **options)

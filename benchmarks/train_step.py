@@ -93,9 +93,9 @@ def naive(shape: Shape, form: str, epochs: int) -> Callable[[], Any]:
 
 def easyedit(shape: Shape, form: str, epochs: int) -> Callable[[], Any]:
     """EasyEdit's own wrapper and trainer, in the process's temporary folder."""
-    from easyedit import Host
+    from easyedit import host_of
 
-    host = Host(shape)
+    host = host_of(shape)
     return lambda: host.train(form, epochs, LR, SPLIT)
 
 

@@ -70,7 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.swept_texts import measure_texts
     from ..folders import TEST, sweep_file
     from ..formats.hub import find
-    from ..scoring.prefix_reuse import shared_prefixes
     from ..storage.locks import folder_lock
     from ..sweeps.refine import refine, set_out
     from ..sweeps.run import sweep, sweep_header
@@ -104,10 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         target = sweep_file(target, bool(arguments.out), source_of(artifact), plan, hp.overwrite)
         partial = target.with_name(f".{target.name}.partial")
         if arguments.strengths is not None:
-            with shared_prefixes():
-                table = search(
-                    model, tokenizer, pairs, artifact, arguments.strengths, hp.reduction, budget, progress=True
-                )
+            table = search(model, tokenizer, pairs, artifact, arguments.strengths, hp.reduction, budget, progress=True)
         else:
             table = sweep(
                 model, tokenizer, pairs, artifact, factors, hp.reduction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -38,33 +39,38 @@ def passes_unchanged(model: Any, layer: int, module: nn.Module) -> bool:
     Measured: noise added there must come out as it went in, on two tokens. A norm behind the module, a multiplier of
     the residual stream, or a hook elsewhere in the block is found that way.
     """
-    plain = _block_output(model, layer)
-    if plain.ndim != 3:  # several streams, which no map's output is added to as it is
+    found = _with_and_without_noise(model, layer, module)
+    if len(found) < 3:
         return False
-    noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)).to(plain) * plain.std()
-
-    def disturb(module: nn.Module, args: Any, output: Any) -> Any:
-        return output + noise.to(output.device).view(output.shape) if isinstance(output, Tensor) else output
-
-    hook = module.register_forward_hook(disturb)
-    try:
-        moved = _block_output(model, layer)
-    finally:
-        hook.remove()
+    plain, moved, noise = found
     size = plain.abs() + noise.abs() + plain.abs().median()
     right = (moved.float() - plain.float() - noise.float()).abs() <= 8 * torch.finfo(plain.dtype).eps * size.float()
     return bool(right.float().mean() > 0.99)  # where large numbers cancel, rounding is larger
 
 
-def _block_output(model: Any, layer: int) -> Tensor:
-    """The block's output for two tokens, `(1, 2, d)`; the blocks above it do not run."""
+def _with_and_without_noise(model: Any, layer: int, module: nn.Module) -> list[Tensor]:
+    """The block's output for two tokens, `(1, 2, d)`, the same with noise added to the output of `module`, and the
+    noise. The first alone, where it has several streams, which no map's output is added to as it is.
+
+    The blocks below run once, those above not at all.
+    """
     found: list[Tensor] = []
 
-    def reached(module: nn.Module, args: Any, output: Any) -> None:
+    def reached(block: nn.Module, args: Any, options: Any, output: Any) -> None:
         found.append(output if isinstance(output, Tensor) else output[0])
-        raise _Reached
+        plain = found[0]
+        if len(found) == 1 and plain.ndim == 3:
+            noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)).to(plain) * plain.std()
+            disturbing = module.register_forward_hook(functools.partial(_disturb, noise))
+            try:
+                block(*args, **options)
+            finally:
+                disturbing.remove()
+            found.append(noise)
+        if len(found) != 2:
+            raise _Reached
 
-    hook = decoder_layers(model)[layer].register_forward_hook(reached)
+    hook = decoder_layers(model)[layer].register_forward_hook(reached, with_kwargs=True)
     tokens = torch.tensor([[0, 1]], device=embedding_device(model))
     try:
         with torch.no_grad():
@@ -73,4 +79,8 @@ def _block_output(model: Any, layer: int) -> Tensor:
         pass
     finally:
         hook.remove()
-    return found[0]
+    return found
+
+
+def _disturb(noise: Tensor, module: nn.Module, args: Any, output: Any) -> Any:
+    return output + noise.to(output.device).view(output.shape) if isinstance(output, Tensor) else output

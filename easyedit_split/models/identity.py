@@ -50,7 +50,7 @@ def identify_model(model: CausalLM, *layers: int) -> dict[str, Any]:
         **describe_model(model),
         "dtype": str(unwrap(model).dtype).removeprefix("torch."),
         "weights": sampled_weights(model, max(layers)).as_json(),
-        "mlp_adds_to_stream": all(mlp_adds_to_stream(model, layer) for layer in layers),
+        "mlp_adds_to_stream": mlp_adds_to_stream(model, *layers),
     }
 
 
@@ -109,13 +109,12 @@ def adds_at_block_output(described: Mapping[str, Any]) -> bool:
     return described.get("norm_after_mlp") is False and described.get("architecture") in ADDS_FEED_FORWARD
 
 
-def mlp_adds_to_stream(model: CausalLM, layer: int) -> bool:
-    """Whether what is added to the feed-forward's output of block `layer` is added to the block's output: measured."""
-    stream = resolve_site(model, Site(layer, "residual"))
-    if stream.linear is None:
-        return False
+def mlp_adds_to_stream(model: CausalLM, *layers: int) -> bool:
+    """Whether what is added to the feed-forward's output of each of the blocks `layers` is added to the block's output:
+    measured."""
+    linears = {layer: resolve_site(model, Site(layer, "residual")).linear for layer in layers}
     with eval_mode_frozen(model):
-        return passes_unchanged(model, layer, stream.linear)
+        return all(linear and passes_unchanged(model, layer, linear) for layer, linear in linears.items())
 
 
 def _value(config: Any, key: str) -> Any:

@@ -34,6 +34,7 @@ Row = tuple[str, str]  # method, form
 LABELS = {"vanilla": "Vanilla", "diffmean": "DiffMean", "sft": "SFT", "reps": "RePS", "split": "SPLIT"}
 FORMS = {"": "-", "vector": "Vector", "lora": "LoRA", "local_weight": "Local weight"}
 DECIMALS = 2
+AT_STRENGTH = {"preference there": "preference", "utility there": "utility"}  # the paper's R2 have the plain names
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def score_tables(groups: Mapping[Key, Sequence[Result]], model: str) -> list[Sco
         _table("offline", "The same texts without a judge: utility one can see", _each(datasets, OFFLINE), _offline,
                groups, model, marked=False),
         _table("strength", "The chosen strength, and log-odds of the test pairs there (nats, sums)",
-               _each(datasets, ("m", "preference", "utility")), _at_strength, groups, model, marked=False),
+               _each(datasets, ("m", *AT_STRENGTH)), _at_strength, groups, model, marked=False),
         _table("training", "What each method was trained with: it has to be equal for a comparison",
                _each(datasets, ("pairs", "epochs", "updates", "lr")), _training, groups, model, drop_vanilla=True,
                marked=False, digits="g"),
@@ -187,7 +188,7 @@ def _training(results: Sequence[Result], column: str) -> Value | None:
 
 
 def _at_strength(results: Sequence[Result], column: str) -> Value | None:
-    return over_seeds(results, lambda r: r["strength"]["m"] if column == "m" else r["at_strength"][column])
+    return over_seeds(results, lambda r: r["strength"]["m"] if column == "m" else r["at_strength"][AT_STRENGTH[column]])
 
 
 def _plain(column: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +14,14 @@ from tqdm import tqdm
 from ..changes.artifact import SteeringArtifact
 from ..data.pairs import PreferencePair
 from ..data.tokens import EncodedPair, Encoder
+from ..errors import SiteError
 from ..models.guards import eval_mode_frozen
-from ..models.parts import context_length, embedding_device
+from ..models.parts import context_length, decoder_layers, embedding_device
 from ..models.protocols import CausalLM, Tokenizer
 from .forward import block_outputs, run_rows
-from .rows import lay_out
+from .lower_blocks import LowerBlocks
+from .probe import rows_can_be_shared
+from .rows import Batch, lay_out, row_length
 
 
 def collect_activations(
@@ -56,19 +61,48 @@ def collect_activations(
 
 
 def answer_means(
-    model: CausalLM, encoded: Sequence[EncodedPair], layer: int, batch_size: int, progress: bool = False
+    model: CausalLM, encoded: Sequence[EncodedPair], layers: Sequence[int], batch_size: int, progress: bool = False
 ) -> Tensor:
-    """Mean output of block `layer` over each answer's tokens, `(N, 2, d)` float32 on the CPU."""
+    """Mean output of each of the blocks `layers` over each answer's tokens, `(L, N, 2, d)` float32 on the CPU.
+
+    One pass for all layers, up to the highest of them; both answers share a row where the model allows it.
+    """
     # one more token behind each answer, so that its own last token is an input
     longer = [EncodedPair(e.prompt, (*e.matching, 0), (*e.not_matching, 0)) for e in encoded]
+    packed = _rows_can_be_shared(model, longer)
+    order = sorted(range(len(longer)), key=lambda i: row_length(longer[i], packed))
     found: list[Tensor] = []
-    starts = tqdm(range(0, len(longer), batch_size), "diff_mean", unit="batch", disable=not progress)
-    with eval_mode_frozen(model), torch.no_grad(), block_outputs(model, layer) as states:
+    starts = tqdm(range(0, len(order), batch_size), "diff_mean", unit="batch", disable=not progress)
+    with eval_mode_frozen(model), torch.no_grad():
         for start in starts:
-            batch = lay_out(longer[start : start + batch_size], packed=False).to(embedding_device(model))
-            states.clear()
-            run_rows(model, batch)
-            weight = (batch.segments > 0).to(states[0].device, torch.float32)
-            total = torch.einsum("rt,rtd->rd", weight, states[0].float()) / weight.sum(1, keepdim=True)
-            found.append(total.view(-1, 2, total.shape[-1]).cpu())
-    return torch.cat(found)
+            batch = lay_out([longer[i] for i in order[start : start + batch_size]], packed)
+            found.append(_batch_means(model, batch.to(embedding_device(model)), layers))
+    return torch.cat(found, dim=1)[:, torch.tensor(order).argsort()]
+
+
+def _batch_means(model: CausalLM, batch: Batch, layers: Sequence[int]) -> Tensor:
+    """`answer_means` of a batch."""
+    answers = range(1, 4 - batch.rows_per_pair)
+    weight = torch.stack([batch.segments == number for number in answers], dim=1).float()
+    weight /= weight.sum(2, keepdim=True)
+    means: dict[int, Tensor] = {}
+
+    def keep(layer: int, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        means[layer] = (weight.to(states.device) @ states.float()).view(-1, 2, states.shape[-1])
+
+    with ExitStack() as stack:
+        for layer in layers:
+            block = decoder_layers(model)[layer]
+            hook = block.register_forward_hook(lambda m, a, output, layer=layer: keep(layer, output))
+            stack.callback(hook.remove)
+        LowerBlocks(model, max(layers) + 1).run(lambda: run_rows(model, batch))
+    return torch.stack([means[layer].cpu() for layer in layers])
+
+
+def _rows_can_be_shared(model: CausalLM, pairs: Sequence[EncodedPair]) -> bool:
+    """As the probe finds it; False for a model whose losses cannot be computed here: its states can."""
+    try:
+        return rows_can_be_shared(model, pairs)
+    except SiteError:
+        return False

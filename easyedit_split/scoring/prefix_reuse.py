@@ -19,6 +19,7 @@ from ..models.protocols import CausalLM
 from ..models.sites import ResolvedSite
 from .lower_blocks import LowerBlocks
 from .memory import memory_for, zeros_somewhere
+from .probe import probed_once
 
 _POOL: ContextVar[dict[Hashable, PrefixStore] | None] = ContextVar("pool", default=None)
 
@@ -81,9 +82,13 @@ def shared_prefixes() -> Iterator[None]:
     For a caller who knows that the model, and what else is attached up to that layer, stays the same meanwhile. The
     stores are kept until the end; the oldest are given up where all together would hold more than `memory_for` allows.
     """
+    if _POOL.get() is not None:  # the caller's caller shares them already
+        yield
+        return
     token = _POOL.set({})
     try:
-        yield
+        with probed_once():
+            yield
     finally:
         _POOL.reset(token)
 

@@ -12,8 +12,9 @@ takes one state a token from the one below, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,32 @@ from .token_losses import token_losses
 _PAIRS = [EncodedPair((1, 2, 3), first, (7, 8, 9, 10)) for first in ((4, 5, 6), (6, 4, 11))]
 _FIRST, _BOTH = 3, 7  # tokens of the first answer, and of both
 EXACT, ROUNDED = 1e-3, 0.1  # relative, of a token's loss: in float32, and in fewer bits
+_ANSWERS: ContextVar[dict[Hashable, bool] | None] = ContextVar("answers", default=None)
+
+
+@contextmanager
+def probed_once() -> Iterator[None]:
+    """Inside, a probe of the same model and lengths runs once.
+
+    For a caller who knows that the model, and what else is hooked to it, stays the same meanwhile.
+    """
+    if _ANSWERS.get() is not None:
+        yield
+        return
+    token = _ANSWERS.set({})
+    try:
+        yield
+    finally:
+        _ANSWERS.reset(token)
+
+
+def _once(key: Hashable, probe: Callable[[], bool]) -> bool:
+    answers = _ANSWERS.get()
+    if answers is None:
+        return probe()
+    if key not in answers:
+        answers[key] = probe()
+    return answers[key]
 
 
 def rows_can_be_shared(model: CausalLM, pairs: Sequence[EncodedPair] = ()) -> bool:
@@ -42,6 +69,11 @@ def rows_can_be_shared(model: CausalLM, pairs: Sequence[EncodedPair] = ()) -> bo
     Raises:
         SiteError: even in rows of their own they would not get the model's own losses.
     """
+    longest = max(pairs, key=len) if pairs else None
+    return _once(("rows", id(model), longest), lambda: _rows_can_be_shared(model, longest))
+
+
+def _rows_can_be_shared(model: CausalLM, longest: EncodedPair | None) -> bool:
     with _probing(model):
         expected = _losses_by_the_models_logits(model)
         if not bool(expected.isfinite().all()):
@@ -49,7 +81,7 @@ def rows_can_be_shared(model: CausalLM, pairs: Sequence[EncodedPair] = ()) -> bo
         if takes_prepared_masks(model):
             shared = _losses_as_scored(model, _PAIRS, packed=True)
             if shared is not None and _agree(model, shared, expected) and not _answers_leak(shared):
-                return not pairs or _holds_for_the_longest(model, max(pairs, key=len))
+                return longest is None or _holds_for_the_longest(model, longest)
         separate = _losses_as_scored(model, _PAIRS, packed=False)
         if separate is None or not _agree(model, separate, expected):
             raise SiteError(
@@ -62,6 +94,10 @@ def rows_can_be_shared(model: CausalLM, pairs: Sequence[EncodedPair] = ()) -> bo
 
 def states_can_be_kept(model: CausalLM, layer: int, packed: bool) -> bool:
     """Whether the blocks below `layer` may be stood in for by the states that enter it."""
+    return _once(("states", id(model), layer, packed), lambda: _states_can_be_kept(model, layer, packed))
+
+
+def _states_can_be_kept(model: CausalLM, layer: int, packed: bool) -> bool:
     with _probing(model):
         batch = lay_out(_PAIRS, packed).to(embedding_device(model))
         blocks = LowerBlocks(model, layer)

@@ -1,6 +1,6 @@
 """Which layer to steer: a DiffMean vector at every layer, a short sweep of each, preference gained at a fixed budget.
 
-DiffMean needs no training, so the search costs one pass over the pairs a layer and one short sweep. It ranks layers
+DiffMean needs no training, so the search costs one pass over the pairs and one short sweep a layer. It ranks layers
 for any form: the place where a concept is written down is the same.
 """
 
@@ -24,6 +24,7 @@ from ..data.pairs import PreferencePair
 from ..errors import ConfigError, DataError
 from ..models.parts import decoder_layers
 from ..models.protocols import CausalLM, Tokenizer
+from ..scoring.probe import probed_once
 from ..storage.files import write_text
 from ..training.diff_mean import diff_mean
 from .factors import sweep_factors
@@ -84,12 +85,14 @@ def search_layers(
         raise DataError(f"{len(pairs)} pairs are too few to rank layers: give {MIN_PAIRS} or more")
     cut = len(pairs) - max(2, int(len(pairs) * HELD_OUT))
     shared: dict[str, Any] = {"chat": chat, "system_prompt": system_prompt}
-    found = []
-    for layer in tqdm(chosen, "layers", unit="layer", disable=not progress):
-        vector = diff_mean(model, tokenizer, pairs[:cut], layer=layer, **shared)
-        held = pairs[cut:]
-        factors = sweep_factors(model, tokenizer, held, vector, points)
-        found.append(_score(layer, sweep(model, tokenizer, held, vector, factors, "sum"), budget))
+    found, held = [], pairs[cut:]
+    with probed_once():
+        vectors = diff_mean(model, tokenizer, pairs[:cut], layer=sorted(set(chosen)), **shared)
+        vector_at = {part.site.sites[0].layer: part for part in vectors.parts}
+        for layer in tqdm(chosen, "layers", unit="layer", disable=not progress):
+            factors = sweep_factors(model, tokenizer, held, vector_at[layer], points)
+            table = sweep(model, tokenizer, held, vector_at[layer], factors, "sum")
+            found.append(_score(layer, table, budget))
     return found
 
 

@@ -40,15 +40,18 @@ def refine(
         FitError, DataError: the table's losses or the budget cannot be used.
         ConfigError: see `sweep`; or other pairs than the table's.
     """
+    from ..scoring.prefix_reuse import shared_prefixes
+
     table = replace(table, header=table.header | set_out(table.factors, max_utility_drop))
     furthest = FURTHEST * float(np.abs(table.factors).max())
-    for _ in range(rounds):
-        m = strength_past_the_end(table, max_utility_drop)
-        if m is None or abs(m) > furthest:
-            m = strength_to_measure(table, max_utility_drop)
-        if m is None:
-            break
-        table = table.joined(sweep(model, tokenizer, pairs, artifact, [m], table.reduction, chat=chat))
+    with shared_prefixes():
+        for _ in range(rounds):
+            m = strength_past_the_end(table, max_utility_drop)
+            if m is None or abs(m) > furthest:
+                m = strength_to_measure(table, max_utility_drop)
+            if m is None:
+                break
+            table = table.joined(sweep(model, tokenizer, pairs, artifact, [m], table.reduction, chat=chat))
     return table
 
 

@@ -40,8 +40,11 @@ def search(
     """
     from tqdm import tqdm
 
+    from ..scoring.prefix_reuse import shared_prefixes
+
     check_strengths(strengths)
-    with tqdm(total=strengths, desc="sweep", unit="strength", disable=not progress or rank() > 0) as bar:
+    hidden = not progress or rank() > 0
+    with shared_prefixes(), tqdm(total=strengths, desc="sweep", unit="strength", disable=hidden) as bar:
         first = sweep_factors(model, tokenizer, pairs, artifact, FIRST)
         table = sweep(model, tokenizer, pairs, artifact, first, reduction, chat=chat)
         bar.update(FIRST)

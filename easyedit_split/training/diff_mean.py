@@ -44,7 +44,8 @@ def diff_mean(
     for one in site.sites:
         resolve_site(model, one)
     encoded = Encoder(tokenizer, chat, system_prompt).pairs(pairs, context_length(model))
-    parts = [_difference(answer_means(model, encoded, one.layer, batch_size, progress)) for one in site.sites]
+    means = answer_means(model, encoded, [one.layer for one in site.sites], batch_size, progress)
+    parts = [_difference(of_layer) for of_layer in means]
     delta = parts[0] if len(parts) == 1 else Joint(parts)
     origin = diff_mean_origin(pairs, chat, system_prompt)
     return SteeringArtifact(delta.requires_grad_(False), site, model=identify_model(model, *layers), origin=origin)

@@ -71,6 +71,14 @@ def test_what_a_method_was_trained_with_stands_beside_its_scores() -> None:
     assert rows[3].split("|")[5].strip() == "64"
 
 
+def test_the_papers_r2_stand_beside_fits_and_not_beside_nats() -> None:
+    one = result("sft", fits={"preference": 0.9, "utility": 0.8}, at_strength={"preference": 8.0, "utility": -50.0})
+    one["cell"]["dataset"] = "psychopathy"
+    tables = {t.name: t.markdown() for t in score_tables(grouped([one]), "smollm2-135m-instruct")}
+    assert "(paper" in tables["table5"] and "(paper" not in tables["strength"]
+    assert "8.00" in tables["strength"] and "-50.00" in tables["strength"]
+
+
 def scores() -> dict[str, Any]:
     levels = {"sft": 1.0, "reps": 1.5, "split": 2.0}
     found = grouped([result(m, level=x) for m, x in levels.items()])

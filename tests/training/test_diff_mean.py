@@ -80,3 +80,22 @@ def test_the_model_is_left_as_found(tokenizer: Any) -> None:
     with pytest.raises(SiteError, match="layer 9 is out of range"):
         diff_mean(model, tokenizer, TEXT_PAIRS, layer=9)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def _passes(model: Any, work: Any) -> int:
+    """How often the first block runs on all pairs at once; probes have fewer rows."""
+    rows: list[int] = []
+    block = model.get_decoder().get_submodule(_block(model, 0))
+    hook = block.register_forward_pre_hook(lambda m, args: rows.append(len(args[0])))
+    work()
+    hook.remove()
+    return rows.count(len(TEXT_PAIRS))
+
+
+def test_all_layers_take_one_pass(lend: Any, tokenizer: Any) -> None:
+    model = lend("qwen2")
+    alone = [diff_mean(model, tokenizer, TEXT_PAIRS, layer=i).delta.tensors()["db"] for i in range(4)]
+    together = diff_mean(model, tokenizer, TEXT_PAIRS, layer=range(4))
+    for part, expected in zip(together.parts, alone, strict=True):
+        assert_close(part.delta.tensors()["db"], expected)
+    assert _passes(model, lambda: diff_mean(model, tokenizer, TEXT_PAIRS, layer=range(4))) == 1
