@@ -51,7 +51,7 @@ def steered_logits(steered: Any, ids: Any, mask: Any, mode: str, factor: Any) ->
 
 
 def steered_texts(steered: Any, ids: Any, mask: Any, **options: Any) -> Any:
-    """Generated ids: the prompt's positions and each new token are steered."""
+    """Generated ids. The prompt's positions are steered; new tokens are not, as pyreft runs here."""
     everywhere = [[list(range(ids.shape[1]))] * len(ids)]
     _, texts = steered.generate(
         {"input_ids": ids, "attention_mask": mask},

@@ -121,6 +121,7 @@ ROWS = {
             Peer("steering-vectors", f"{M}.steering_vectors_generation", environment="steering-vectors"),
             Peer("pyreft", f"{M}.pyreft_generation", environment="pyreft"),
         ),
+        cannot="pyreft steers the prompt, and not the new tokens",
     ),
     "layers": Row(
         "search over every layer", (Peer("ours", f"{M}.ours_layers"), Peer("loop over layers", f"{M}.layer_loop"))
